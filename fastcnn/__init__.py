@@ -1,0 +1,28 @@
+"""fastcnn: the layers of NumPy convolutional nets, at the speed of compiled kernels.
+
+`fastcnn.layers` holds the functions that NumPy nets call; `fastcnn.compat.cs231n` the same under a course's names.
+Submodules are imported when first used; importing compiles nothing.
+"""
+
+import importlib
+
+from fastcnn.layers.backend import backend, get_backend, set_backend
+
+__version__ = "0.1.0"
+
+_SUBMODULES = ("catalogue", "compat", "data", "layers", "nn", "optim", "shapes", "train", "validate")
+_FROM_CPU_FLOOR = ("get_num_threads", "set_num_threads")
+
+__all__ = ["__version__", "backend", "get_backend", "set_backend", *_FROM_CPU_FLOOR, *_SUBMODULES]
+
+
+def __getattr__(name):
+    if name in _SUBMODULES:
+        return importlib.import_module(f"fastcnn.{name}")
+    if name in _FROM_CPU_FLOOR:
+        return getattr(importlib.import_module("fastcnn.cpu.jit"), name)
+    raise AttributeError(f"module 'fastcnn' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)
