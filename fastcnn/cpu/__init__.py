@@ -1,0 +1,1 @@
+"""The CPU floor: Numba kernels, parallel, for float32 and float64."""

@@ -1,0 +1,63 @@
+"""Convolution on the CPU floor: one file per algorithm, and the choice between them in `choose`.
+
+Each algorithm is a module with `forward`, `backward_input` and `backward_filter`.
+"""
+
+import numpy as np
+
+from fastcnn.common.geometry import output_shape
+from fastcnn.cpu.arrays import contiguous, output
+from fastcnn.cpu.conv import choose
+from fastcnn.cpu.conv.columns import col2im, im2col  # noqa: F401  public
+from fastcnn.cpu.jit import parallel, prange
+
+
+def conv_forward(x, w, b, stride, pad, dilation=(1, 1), groups=1, relu=False, algo="auto", out=None):
+    """out[n, f] = b[f] + sum_c x[n, c] (cross-correlated with) w[f, c]; optionally max(out, 0).
+
+    x (N, C, H, W), w (F, C/groups, HH, WW), b (F,) or None; stride, pad, dilation (vertical, horizontal). out (N, F, H', W').
+    """
+    shape = (x.shape[0], w.shape[0], *output_shape(x.shape[2:], w.shape[2:], stride, pad, dilation))
+    out = output(out, shape, x.dtype)
+    b = np.zeros(w.shape[0], x.dtype) if b is None else contiguous(b)
+    algorithm = choose.algorithm(algo)
+    algorithm.forward(contiguous(x), contiguous(w), b, stride, pad, dilation, groups, relu, out)
+    return out
+
+
+def conv_backward_input(dout, w, x_shape, stride, pad, dilation=(1, 1), groups=1, algo="auto", out=None):
+    """dx (N, C, H, W) for the gradient dout (N, F, H', W') of `conv_forward`'s output."""
+    out = output(out, x_shape, dout.dtype)
+    algorithm = choose.algorithm(algo)
+    algorithm.backward_input(contiguous(dout), contiguous(w), stride, pad, dilation, groups, out)
+    return out
+
+
+def conv_backward_filter(dout, x, w_shape, stride, pad, dilation=(1, 1), groups=1, algo="auto", out=None):
+    """dw (F, C/groups, HH, WW) for the gradient dout (N, F, H', W') of `conv_forward`'s output."""
+    out = output(out, w_shape, dout.dtype)
+    algorithm = choose.algorithm(algo)
+    algorithm.backward_filter(contiguous(dout), contiguous(x), stride, pad, dilation, groups, out)
+    return out
+
+
+def conv_backward_bias(dout, out=None):
+    """db (F,) = sum of dout (N, F, H', W') over images and places."""
+    n, f, h, w = dout.shape
+    out = output(out, f, dout.dtype)
+    _sum_planes(contiguous(dout).reshape(n, f, h * w), out)
+    return out
+
+
+@parallel
+def _sum_planes(dout, db):
+    n, f, size = dout.shape
+    for channel in prange(f):
+        total = np.float64(0)
+        for i in range(n):
+            plane = dout[i, channel]
+            part = np.float64(0)
+            for j in range(size):
+                part += plane[j]
+            total += part
+        db[channel] = total

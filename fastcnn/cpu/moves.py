@@ -1,0 +1,92 @@
+"""Moving numbers between buffers faster than compiled indexing does: a straight copy and an 8 x 8 transpose.
+
+Indices are trusted: nothing is checked or wrapped around.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import config
+from numba.extending import intrinsic
+
+BLOCK = 8  # rows and columns that `transpose_block` takes
+
+
+def pointer_to(context, builder, array_type, array, index):
+    """In an intrinsic: the address of element `index` of a C-contiguous array."""
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+@intrinsic
+def _copy_run(typingctx, target, t, source, s, count):
+    """target[t : t + count] = source[s : s + count], for arrays of one axis, or C-contiguous ones taken as flat."""
+
+    def codegen(context, builder, signature, args):
+        size, itemsize = args[4].type, signature.args[0].dtype.bitwidth // 8
+        target, source = (pointer_to(context, builder, signature.args[i], args[i], args[i + 1]) for i in (0, 2))
+        raw, flag = ir.IntType(8).as_pointer(), ir.IntType(1)
+        copy = builder.module.declare_intrinsic("llvm.memcpy", [raw, raw, size])
+        length = builder.mul(args[4], ir.Constant(size, itemsize))
+        builder.call(copy, [builder.bitcast(target, raw), builder.bitcast(source, raw), length, ir.Constant(flag, 0)])
+        return context.get_dummy_value()
+
+    if not (_flat(target) and _flat(source) and target.dtype == source.dtype):
+        return None
+    return types.void(target, types.intp, source, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _transpose_block(typingctx, source, s, source_step, target, t, target_step):
+    """target[t + j target_step + i] = source[s + i source_step + j] for i, j < BLOCK."""
+
+    def codegen(context, builder, signature, args):
+        dtype = signature.args[0].dtype
+        vector = ir.VectorType(context.get_data_type(dtype), BLOCK)
+        align, size = dtype.bitwidth // 8, args[1].type
+
+        def row(array, start, step, i):
+            offset = builder.add(args[start], builder.mul(args[step], ir.Constant(size, i)))
+            pointer = pointer_to(context, builder, signature.args[array], args[array], offset)
+            return builder.bitcast(pointer, vector.as_pointer())
+
+        def shuffle(a, b, order):
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), order)
+            return builder.shuffle_vector(a, b, mask)
+
+        rows = [builder.load(row(0, 1, 2, i), align=align) for i in range(BLOCK)]
+        # Each round exchanges the off-diagonal quarters of blocks of 2, 4 and 8 rows.
+        for width in (1, 2, 4):
+            mixed = list(rows)
+            for i in range(BLOCK):
+                if i & width == 0:
+                    low = [j if j & width == 0 else BLOCK + j - width for j in range(BLOCK)]
+                    high = [j + width if j & width == 0 else BLOCK + j for j in range(BLOCK)]
+                    mixed[i] = shuffle(rows[i], rows[i + width], low)
+                    mixed[i + width] = shuffle(rows[i], rows[i + width], high)
+            rows = mixed
+        for j in range(BLOCK):
+            builder.store(rows[j], row(3, 4, 5, j), align=align)
+        return context.get_dummy_value()
+
+    if not (_flat(target) and _flat(source) and target.dtype == source.dtype):
+        return None
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), codegen
+
+
+def _flat(array):
+    return isinstance(array, types.Array) and array.layout == "C"
+
+
+def _copy_run_python(target, t, source, s, count):
+    target.reshape(-1)[t : t + count] = source.reshape(-1)[s : s + count]
+
+
+def _transpose_block_python(source, s, source_step, target, t, target_step):
+    source, target = source.reshape(-1), target.reshape(-1)
+    for i in range(BLOCK):
+        column = target[t + i : t + i + (BLOCK - 1) * target_step + 1 : target_step]
+        column[:] = source[s + i * source_step :][:BLOCK]
+
+
+# With JIT disabled kernels call the stand-ins.
+copy_run = _copy_run_python if config.DISABLE_JIT else _copy_run
+transpose_block = _transpose_block_python if config.DISABLE_JIT else _transpose_block

@@ -1,0 +1,139 @@
+"""Update rules: one fused pass over parameters, gradients and state, in place where `out` is the inputs themselves.
+
+The gradient that enters each rule is g = grad_scale dw + weight_decay w + l1 sign(w). Sources: Sutskever et al. (2013)
+for momentum and its Nesterov form; Duchi et al. (2011) Adagrad; Tieleman and Hinton (2012) RMSProp; Kingma and Ba (2014)
+Adam; Loshchilov and Hutter (2019) AdamW.
+"""
+
+import numpy as np
+
+from fastcnn.cpu.arrays import flat, output
+from fastcnn.cpu.elementwise import begin, blocks, part
+from fastcnn.cpu.jit import jit, parallel, prange
+
+
+def sgd_update(w, dw, lr, weight_decay=0.0, l1=0.0, grad_scale=1.0, out=None):
+    """w' = w - lr g. Returns (w',)."""
+    return _update(_sgd, (w,), dw, (lr, weight_decay, l1, grad_scale), (), out)
+
+
+def momentum_update(
+    w, dw, v, lr, rho=0.9, nesterov=False, lr_in_velocity=False, weight_decay=0.0, l1=0.0, grad_scale=1.0, out=None
+):
+    """v' = rho v + g, w' = w - lr v' (Nesterov: w - lr (g + rho v')).
+
+    `lr_in_velocity`: v' = rho v - lr g, w' = w + v' (Nesterov: w + rho v' - lr g). Returns (w', v').
+    """
+    gain, step = (-lr, 1.0) if lr_in_velocity else (1.0, -lr)
+    return _update(_momentum, (w, v), dw, (rho, gain, step, weight_decay, l1, grad_scale), (nesterov,), out)
+
+
+def adagrad_update(
+    w, dw, g2, lr, eps=1e-8, eps_inside=False, weight_decay=0.0, l1=0.0, grad_scale=1.0, out=None
+):  # fmt: skip
+    """G' = G + g^2, w' = w - lr g / (sqrt(G') + eps), or sqrt(G' + eps) with `eps_inside`. Returns (w', G')."""
+    return _update(_scaled, (w, g2), dw, (1.0, 1.0, lr, eps, weight_decay, l1, grad_scale), (eps_inside,), out)
+
+
+def rmsprop_update(
+    w, dw, g2, lr, decay=0.99, eps=1e-8, eps_inside=False, weight_decay=0.0, l1=0.0, grad_scale=1.0, out=None
+):
+    """G' = decay G + (1 - decay) g^2, w' = w - lr g / (sqrt(G') + eps), or sqrt(G' + eps). Returns (w', G')."""
+    return _update(_scaled, (w, g2), dw, (decay, 1 - decay, lr, eps, weight_decay, l1, grad_scale), (eps_inside,), out)
+
+
+def adam_update(
+    w, dw, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, eps_inside=False, weight_decay=0.0, decoupled=False, l1=0.0,
+    grad_scale=1.0, out=None,
+):  # fmt: skip
+    """Adam's step number t >= 1; `decoupled` weight decay (AdamW): w -= lr weight_decay w. Returns (w', m', v').
+
+    m' = beta1 m + (1 - beta1) g, v' = beta2 v + (1 - beta2) g^2, w' = w - lr mhat / (sqrt(vhat) + eps) with
+    mhat = m' / (1 - beta1^t), vhat = v' / (1 - beta2^t); sqrt(vhat + eps) with `eps_inside`.
+    """
+    coupled, shrink = (0.0, lr * weight_decay) if decoupled else (weight_decay, 0.0)
+    numbers = (
+        beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**t), 1 / (1 - beta2**t), eps, shrink, coupled, l1, grad_scale
+    )  # fmt: skip
+    return _update(_adam, (w, m, v), dw, numbers, (eps_inside,), out)
+
+
+def squared_norm(x):
+    """Sum of squares in float64, as a float."""
+    x = flat(x)
+    parts = np.empty(blocks(x.size))
+    _squares(x, parts)
+    return float(parts.sum())
+
+
+def _update(kernel, arrays, dw, numbers, switches, out):
+    """kernel(w, state..., dw, numbers..., switches..., outputs...) on flat arrays, numbers in their dtype."""
+    w = arrays[0]
+    out = tuple(output(o, w.shape, w.dtype) for o in (out or [None] * len(arrays)))
+    inputs = [flat(a) for a in (*arrays, dw)]
+    kernel(*inputs, *(w.dtype.type(v) for v in numbers), *switches, *(o.reshape(-1) for o in out))
+    return out
+
+
+@jit
+def gradient(w, dw, weight_decay, l1, grad_scale):
+    """g = grad_scale dw + weight_decay w + l1 sign(w)."""
+    pull = l1 if w > 0 else (-l1 if w < 0 else w)
+    return grad_scale * dw + weight_decay * w + pull
+
+
+@parallel
+def _sgd(w, dw, lr, weight_decay, l1, grad_scale, out):
+    for block in prange(blocks(w.size)):
+        y, d = begin(w, out, block), part(dw, block)
+        for i in range(y.size):
+            y[i] -= lr * gradient(y[i], d[i], weight_decay, l1, grad_scale)
+
+
+@parallel
+def _momentum(w, v, dw, rho, gain, step, weight_decay, l1, grad_scale, nesterov, out, v_out):
+    for block in prange(blocks(w.size)):
+        y, u, d = begin(w, out, block), begin(v, v_out, block), part(dw, block)
+        for i in range(y.size):
+            g = gain * gradient(y[i], d[i], weight_decay, l1, grad_scale)
+            u[i] = rho * u[i] + g
+            y[i] += step * (g + rho * u[i] if nesterov else u[i])
+
+
+@parallel
+def _scaled(w, g2, dw, decay, gain, lr, eps, weight_decay, l1, grad_scale, eps_inside, out, g2_out):
+    for block in prange(blocks(w.size)):
+        y, s, d = begin(w, out, block), begin(g2, g2_out, block), part(dw, block)
+        for i in range(y.size):
+            g = gradient(y[i], d[i], weight_decay, l1, grad_scale)
+            s[i] = decay * s[i] + gain * g * g
+            y[i] -= lr * g / root(s[i], eps, eps_inside)
+
+
+@parallel
+def _adam(
+    w, m, v, dw, beta1, rest1, beta2, rest2, lr, correction, eps, shrink, weight_decay, l1, grad_scale, eps_inside,
+    out, m_out, v_out,
+):  # fmt: skip
+    for block in prange(blocks(w.size)):
+        y, first, second, d = begin(w, out, block), begin(m, m_out, block), begin(v, v_out, block), part(dw, block)
+        for i in range(y.size):
+            g = gradient(y[i], d[i], weight_decay, l1, grad_scale)
+            first[i] = beta1 * first[i] + rest1 * g
+            second[i] = beta2 * second[i] + rest2 * g * g
+            y[i] -= shrink * y[i] + lr * first[i] / root(second[i] * correction, eps, eps_inside)
+
+
+@jit
+def root(square, eps, eps_inside):
+    """sqrt(square + eps) or sqrt(square) + eps."""
+    return np.sqrt(square + eps) if eps_inside else np.sqrt(square) + eps
+
+
+@parallel
+def _squares(x, parts):
+    for block in prange(blocks(x.size)):
+        total, here = np.float64(0), part(x, block)
+        for i in range(here.size):
+            total += np.float64(here[i]) * np.float64(here[i])
+        parts[block] = total
