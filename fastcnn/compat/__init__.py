@@ -1,0 +1,1 @@
+"""Drop-in modules for the code bases that people have."""

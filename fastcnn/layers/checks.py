@@ -1,0 +1,251 @@
+"""The checks of all layers: what is given is right, or an error names the argument, what was expected and what came.
+
+Floors check nothing. What passes here is what they rely on: plain arrays of one native dtype, float32 or float64, with
+valid shapes, and an output buffer that overlaps no input.
+"""
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from operator import index
+
+import numpy as np
+
+from fastcnn.common.geometry import output_shape
+
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+# ---- arrays
+
+
+def floats(**arrays):
+    """The named arrays as plain arrays of one floating dtype, in order; None stays None.
+
+    An array that needs no conversion is returned itself. float32 and float64 together give float64; both byte orders
+    are read. Array-likes are taken if they hold floating-point numbers.
+
+    Raises
+    ------
+    TypeError
+        For any other dtype; the message says how to convert.
+    """
+    dtype = None
+    for array in arrays.values():
+        if array is None:
+            continue
+        if type(array) is not np.ndarray or not array.flags.aligned:
+            break
+        if array.dtype is not dtype:
+            if dtype is not None or (array.dtype is not _FLOAT32 and array.dtype is not _FLOAT64):
+                break
+            dtype = array.dtype
+    else:
+        return tuple(arrays.values())
+    return _converted(arrays)
+
+
+def _converted(arrays):
+    plain = {name: None if array is None else _as_floating(name, array) for name, array in arrays.items()}
+    dtype = np.result_type(*(array.dtype for array in plain.values() if array is not None))
+    return tuple(None if array is None else np.require(array, dtype, "A") for array in plain.values())
+
+
+def _as_floating(name, array):
+    array = as_array(name, array)
+    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        raise TypeError(
+            f"{name}: expected float32 or float64, got {array.dtype}; convert it, e.g. {name}.astype(np.float32)"
+        )
+    return array
+
+
+def as_array(name, value):
+    """`np.asarray` whose errors name the argument."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: expected an array, got {type(value).__name__} ({error})") from error
+
+
+def rank(name, array, layout):
+    """`array` has as many axes as `layout` has names: ``rank("x", x, "(N, C, H, W)")``."""
+    if array.ndim != layout.count(",") + 1:
+        raise ValueError(f"{name}: expected shape {layout}, got {array.shape}")
+
+
+def at_least_2d(name, array):
+    """`array` has a batch axis and at least one more."""
+    if array.ndim < 2:
+        raise ValueError(f"{name}: expected shape (N, C, ...), got {array.shape}")
+
+
+def shape(name, array, *expected):
+    """`array` (if there is one) has one of the expected shapes."""
+    if array is not None and array.shape not in expected:
+        raise ValueError(f"{name}: expected shape {' or '.join(map(str, expected))}, got {array.shape}")
+
+
+def labels(y, images, classes):
+    """Class labels y (images,) of any integer dtype, each in [0, classes), as intp."""
+    if y.dtype.kind not in "iu":
+        raise TypeError(f"y: expected integer labels (N,) or floating soft targets (N, C), got {y.dtype} {y.shape}")
+    shape("y", y, (images,))
+    if images and not (0 <= y.min() and y.max() < classes):
+        wrong = y[(y < 0) | (y >= classes)][0]
+        raise ValueError(f"y: expected labels in [0, {classes}), got {wrong}")
+    return y.astype(np.intp, copy=False)
+
+
+# ---- numbers and choices
+
+
+def integer(name, value, low, high=math.inf):
+    """An int in [low, high]."""
+    if type(value) is not int:
+        value = _index(name, value, "an int")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected an int {_range(low, high)}, got {value}")
+    return value
+
+
+def pair(name, value, low):
+    """An int, or a pair of ints (vertical, horizontal), as a pair; each at least `low`."""
+    if type(value) is int:
+        first = second = value
+    elif isinstance(value, (tuple, list, np.ndarray)) and np.ndim(value):
+        if len(value) != 2:
+            raise ValueError(f"{name}: expected an int or a pair of ints, got {value}")
+        first, second = (_index(name, part, "an int or a pair of ints") for part in value)
+    else:
+        first = second = _index(name, value, "an int or a pair of ints")
+    if first < low or second < low:
+        raise ValueError(f"{name}: expected ints {_range(low, math.inf)}, got {value}")
+    return first, second
+
+
+def _index(name, value, expected):
+    if not isinstance(value, (bool, np.bool_)):
+        try:
+            return index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"{name}: expected {expected}, got {value!r}")
+
+
+def _range(low, high):
+    return f"of at least {low}" if high == math.inf else f"in [{low}, {high}]"
+
+
+def number(name, value, low=-math.inf, high=math.inf, above=-math.inf):
+    """A float in [low, high] and greater than `above`."""
+    if type(value) is not float:
+        if not isinstance(value, Real) and not (isinstance(value, np.ndarray) and value.ndim == 0):
+            raise TypeError(f"{name}: expected a number, got {value!r}")
+        value = float(value)
+    if not (low <= value <= high and value > above):  # written so that NaN fails
+        bottom = f"({above}" if above >= low else f"[{low}"
+        raise ValueError(f"{name}: expected a number in {bottom}, {high}], got {value}")
+    return value
+
+
+def choice(name, value, options):
+    """One of the options."""
+    if value not in options:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
+    return value
+
+
+# ---- parameter dictionaries
+
+
+def parameters(name, given, defaults, **keywords):
+    """Parameters from a dictionary, from keywords, or from both; a keyword that is not None wins.
+
+    The dictionary itself is returned when nothing is added to it. `defaults` hold only where there is no dictionary:
+    what a dictionary must contain is asked for by `required`.
+    """
+    added = {key: value for key, value in keywords.items() if value is not None}
+    if given is None:
+        return {**defaults, **added}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name}: expected a dictionary, got {type(given).__name__}")
+    return {**given, **added} if added else given
+
+
+def required(name, param, key):
+    """``param[key]``, which must be there."""
+    if key not in param:
+        raise ValueError(f"{name}[{key!r}] is missing")
+    return param[key]
+
+
+# ---- geometry
+
+
+def window(size, kernel, stride, pad, dilation=(1, 1)):
+    """Output size (H', W') of a sliding window that fits into the padded image; all arguments are pairs."""
+    if min(size) < 1 or min(kernel) < 1:
+        raise ValueError(f"window: expected images and kernels of at least 1 x 1, got {size} and {kernel}")
+    output = output_shape(size, kernel, stride, pad, dilation)
+    if min(output) < 1:
+        raise ValueError(
+            f"kernel {kernel} with dilation {dilation}: expected to fit into the padded image, "
+            f"got an image of {size} with pad {pad}"
+        )
+    return output
+
+
+# ---- outputs
+
+
+def buffer(out, dims, dtype, inputs, in_place=False):
+    """What a floor may write into directly: `out`, or None for "allocate", when `deliver` copies the result over.
+
+    A floor writes into a C-contiguous `out` that overlaps none of the inputs; with `in_place`, also into one that is
+    exactly the first input and overlaps no other.
+
+    Raises
+    ------
+    TypeError
+        When out is no array, or not of the dtype of the result.
+    ValueError
+        When out is not of the shape of the result, or is read-only.
+    """
+    if out is None:
+        return None
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+        raise TypeError(f"out: expected an array of {dtype}, got {getattr(out, 'dtype', type(out).__name__)}")
+    if out.shape != dims:
+        raise ValueError(f"out: expected shape {dims}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out: expected a writable array, got a read-only one")
+    if in_place and out is inputs[0]:
+        inputs = inputs[1:]
+    direct = type(out) is np.ndarray and out.flags.carray and not overlap(out, *inputs)
+    return out if direct else None
+
+
+def deliver(result, direct, out):
+    """The result of a floor in the array that the caller asked for; `direct` is what `buffer` said."""
+    if out is None:
+        return result
+    if direct is None:
+        np.copyto(out, result)
+    return out
+
+
+def keep(out, *arrays):
+    """The arrays for a cache: copies of those that writing to `out` would spoil."""
+    if out is None:
+        return arrays
+    return tuple(array.copy() if overlap(out, array) else array for array in arrays)
+
+
+def overlap(out, *arrays):
+    """Whether `out` may share memory with one of the arrays; either may be None.
+
+    This is judged by bounds, which may see an overlap where there is none: that costs a copy, never a wrong result.
+    """
+    return out is not None and any(array is not None and np.may_share_memory(out, array) for array in arrays)

@@ -1,0 +1,103 @@
+"""Dropout: inverted (Srivastava et al. 2014, section 10) and vanilla."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcnn.layers import checks
+from fastcnn.layers.backend import floor
+
+
+class KeyedMask(NamedTuple):
+    """What a mask of inverted dropout can be made from again."""
+
+    shape: tuple
+    p: float
+    key: int
+
+
+def dropout_forward(
+    x, dropout_param=None, *, p=None, mode=None, key=None, seed=None, inverted=None, save_mask=None, out=None
+):
+    """Keep each element with probability p and scale it by 1/p; in test mode, the identity.
+
+    Parameters
+    ----------
+    x : array of any shape
+    dropout_param : dict, optional
+        ``{'p', 'mode'}`` and, if wanted, ``'seed'``, ``'key'``, ``'inverted'``, ``'save_mask'``; others are ignored.
+    p : float in (0, 1]
+        The probability of *keeping*. Keywords win over `dropout_param`.
+    mode : {"train", "test"}, optional
+        "train" by default, where there is no `dropout_param`.
+    key : int in [0, 2**64), optional
+        The mask is a function of key and element index (Philox), and NumPy's global stream is left alone.
+    seed : optional
+        Without a key the mask is ``(np.random.rand(*x.shape) < p) / p``, drawn from NumPy's global stream; with a seed,
+        after ``np.random.seed(seed)`` (which also happens in test mode, as in CS231n).
+    inverted : bool, optional
+        False: vanilla dropout. The mask holds 0 and 1; in test mode out = p x.
+    save_mask : bool, optional
+        False, with a key: the cache holds a `KeyedMask` in the mask's place, and the backward pass makes the mask anew.
+    out : array of x's shape, optional
+        May be x itself.
+
+    Returns
+    -------
+    out : array of x's shape and dtype
+        In test mode x itself, unless `out` is given.
+    cache : (dropout_param, mask)
+        The mask is None in test mode.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an x that is not floating-point, and parameters out of range or missing.
+    """
+    param = checks.parameters(
+        "dropout_param", dropout_param, {"mode": "train"},
+        p=p, mode=mode, key=key, seed=seed, inverted=inverted, save_mask=save_mask,
+    )  # fmt: skip
+    p = checks.number("p", checks.required("dropout_param", param, "p"), 0, 1, above=0)
+    training = checks.choice("mode", checks.required("dropout_param", param, "mode"), ("train", "test")) == "train"
+    key = param.get("key")
+    if key is not None:
+        key = checks.integer("key", key, 0, 2**64 - 1)
+    (x,) = checks.floats(x=x)
+    direct = checks.buffer(out, x.shape, x.dtype, (x,), in_place=True)
+
+    inverted, save_mask = param.get("inverted", True), param.get("save_mask", True)
+
+    if key is None and "seed" in param:
+        np.random.seed(param["seed"])  # noqa: NPY002  the global stream is the contract
+    if not training:
+        return checks.deliver(x if inverted else x * p, None, out), (param, None)
+    dropout = floor("dropout")
+    if key is not None and inverted and not save_mask:
+        return checks.deliver(dropout.dropout_forward(x, p, key, out=direct), direct, out), (
+            param,
+            KeyedMask(x.shape, p, key),
+        )
+    if key is None:
+        mask = np.asarray((np.random.rand(*x.shape) < p) / (p if inverted else 1))  # noqa: NPY002
+    else:
+        mask = dropout.dropout_mask(x.shape, p, key, x.dtype)
+        mask = mask if inverted else np.sign(mask)
+    result = dropout.mask_multiply(x, mask.astype(x.dtype, copy=False), out=direct)
+    return checks.deliver(result, direct, out), (param, mask)
+
+
+def dropout_backward(dout, cache, *, out=None):
+    """dx = dout mask; in test mode dout itself (vanilla: p dout)."""
+    param, mask = cache
+    (dout,) = checks.floats(dout=dout)
+    direct = checks.buffer(out, dout.shape, dout.dtype, (dout,), in_place=True)
+    if mask is None:
+        return checks.deliver(dout if param.get("inverted", True) else dout * param["p"], None, out)
+    checks.shape("dout", dout, mask.shape)
+    dropout = floor("dropout")
+    if isinstance(mask, KeyedMask):
+        result = dropout.dropout_backward(dout, mask.p, mask.key, out=direct)
+    else:
+        result = dropout.mask_multiply(dout, mask.astype(dout.dtype, copy=False), out=direct)
+    return checks.deliver(result, direct, out)
