@@ -1,0 +1,193 @@
+"""Every kernel against its float64 reference, and every derivative against numerical differences.
+
+What is compared is the relative error ||k - r|| / ||r|| of each result, with limits that stand in the catalogue. Outputs
+are filled with NaN beforehand, so that an element that a kernel forgets to write shows.
+"""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+
+from fastcnn.catalogue import LEVELS, OPS, as_tuple
+
+GRADIENT_LIMIT = 1e-6
+GRADIENT_REASON = "central differences in float64: step 1e-6, so about 1e-16/1e-6 from rounding, 1e-12 from truncation"
+_GRADIENT_ELEMENTS = 50_000  # larger cases say nothing more about a formula, and take long
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What validating one op in one dtype gave.
+
+    `error` and `gradient_error` are the worst over all cases (`gradient_error` None where there is no gradient),
+    `failures` says for each failed comparison what was compared.
+    """
+
+    op: str
+    dtype: str
+    cases: int
+    error: float
+    limit: float
+    reason: str
+    gradient_error: float | None
+    gradient_limit: float
+    failures: list
+
+    @property
+    def passed(self):
+        return not self.failures
+
+
+def validate(names=None, backend="cpu", dtypes=("float32", "float64"), level="normal", seed=0):
+    """Validate ops one after the other; a generator of `Verdict`, one per op and dtype.
+
+    Parameters
+    ----------
+    names : iterable of str, or None for all ops of the catalogue
+    backend : str, the floor whose functions are validated
+    dtypes : the dtypes to run it in
+    level : "quick", "normal" or "thorough": how many and how large cases
+    seed : int, of the random inputs
+
+    Raises
+    ------
+    ValueError
+        For an unknown op, dtype or level; the message lists what there is.
+    """
+    names = list(OPS if names is None else names)
+    _known("op", names, OPS)
+    _known("dtype", dtypes, ("float32", "float64"))
+    _known("level", [level], LEVELS)
+    return (_validate(OPS[name], backend, dtype, level, seed) for name in names for dtype in dtypes)
+
+
+def _known(what, names, known):
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{what}: expected one of {', '.join(known)}; got {name!r}")
+
+
+def _validate(op, backend, dtype, level, seed):
+    cases = op.cases_of(level)
+    verdict = Verdict(op.name, dtype, len(cases), 0.0, getattr(op.limit, dtype), op.limit.reason, None, GRADIENT_LIMIT, [])
+    for number, case in enumerate(cases):
+        rng = np.random.default_rng([seed, number])
+        arguments = op.arguments(rng, case, dtype)
+        exact = as_tuple(op.function("reference")(**{k: _as_double(v) for k, v in arguments.items()}))
+        for call, results in _calls(op, backend, arguments, rng):
+            error = max(relative_error(k, r) for k, r in zip(results, exact, strict=True))
+            verdict.error = max(verdict.error, error)
+            if not error <= verdict.limit:
+                verdict.failures.append(f"{call}: error {error:.2g} for {case}")
+            if any(isinstance(k, np.ndarray) and k.dtype != dtype for k in results):
+                verdict.failures.append(f"{call}: a result is not {dtype} for {case}")
+        size = sum(a.size for a in arguments.values() if isinstance(a, np.ndarray))
+        if op.wrt and dtype == "float64" and 0 < size <= _GRADIENT_ELEMENTS:
+            error = gradient_error(op, backend, case, rng)
+            verdict.gradient_error = max(verdict.gradient_error or 0.0, error)
+            if not error <= GRADIENT_LIMIT:
+                verdict.failures.append(f"numerical gradient: error {error:.2g} for {case}")
+    return verdict
+
+
+def _as_double(value):
+    return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+
+def relative_error(result, exact):
+    """||result - exact|| / ||exact||; infinite where one is finite and the other is not."""
+    result, exact = np.asarray(result, np.float64), np.asarray(exact, np.float64)
+    if result.shape != exact.shape or not np.array_equal(np.isfinite(result), np.isfinite(exact)):
+        return math.inf
+    finite = np.isfinite(exact)
+    scale = np.linalg.norm(exact[finite])
+    return float(np.linalg.norm((result - exact)[finite]) / (scale if scale > 0 else 1.0))
+
+
+def _calls(op, backend, arguments, rng):
+    """(how it was called, results) for the ways that users call an op: layouts, read-only, given and in-place outputs."""
+    function = op.function(backend)
+    plain = as_tuple(function(**arguments))
+    yield "new output", plain
+    for layout in ("strided", "fortran", "read-only"):
+        laid_out = {name: _laid_out(value, layout) for name, value in arguments.items()}
+        yield f"{layout} inputs", as_tuple(function(**laid_out))
+    if op.buffers:
+        poisoned = tuple(np.full_like(plain[i], np.nan) for i in op.buffers)
+        yield "given output", as_tuple(function(**arguments, out=poisoned if op.family == "optim" else poisoned[0]))
+    if op.in_place:
+        own = {name: value.copy() if name in op.in_place else value for name, value in arguments.items()}
+        targets = tuple(own[name] for name in op.in_place)
+        yield "in place", as_tuple(function(**own, out=targets if op.family == "optim" else targets[0]))
+
+
+def _laid_out(value, layout):
+    if not isinstance(value, np.ndarray):
+        return value
+    if layout == "fortran":
+        return np.asfortranarray(value)
+    if layout == "read-only":
+        value = value.copy()
+        value.flags.writeable = False
+        return value
+    wide = np.full([2 * n for n in value.shape], np.nan if value.dtype.kind == "f" else -1, value.dtype)
+    view = wide[tuple(slice(1, None, 2) for _ in value.shape)]
+    view[...] = value
+    return view
+
+
+def gradient_error(op, backend, case, rng):
+    """Largest relative error of an op's derivatives along random directions, against central differences in float64."""
+    forward = OPS[op.derivative_of] if op.derivative_of else op
+    given = forward.arguments(rng, case)
+    function = forward.function(backend)
+    results = as_tuple(function(**given))
+    if op.derivative_of:
+        dout = rng.standard_normal(results[0].shape)
+        gradients = as_tuple(op.function(backend)(**op.inputs(given, as_tuple(results), dout)))
+    else:  # a loss returns its gradient along with its value
+        dout, gradients = 1.0, results[1:]
+    worst, step = 0.0, 1e-6
+    for name, gradient in zip(op.wrt, gradients, strict=True):
+        direction = rng.standard_normal(given[name].shape)
+
+        def value(t, name=name, direction=direction):
+            return as_tuple(function(**{**given, name: given[name] + t * direction}))[0]
+
+        slope = float(np.sum(dout * (value(step) - value(-step)))) / (2 * step)
+        analytic = float(np.sum(gradient * direction))
+        # A gradient that all but vanishes is judged by what it is the difference of.
+        scale = max(np.linalg.norm(gradient), 1e-3 * np.linalg.norm(dout)) * np.linalg.norm(direction)
+        worst = max(worst, float(abs(slope - analytic) / scale))
+    return worst
+
+
+def command(arguments):
+    """`fastcnn validate`: print a table, one line per op and dtype as it is done; returns the exit status."""
+    if arguments.threads:
+        from fastcnn.cpu.jit import set_num_threads
+
+        set_num_threads(arguments.threads)
+    dtypes = (arguments.dtype,) if arguments.dtype else ("float32", "float64")
+    verdicts = []
+    print(f"{'op':<29} {'dtype':<8} {'cases':>5} {'error':>8} {'limit':>8} {'gradient':>9}  verdict  reason of the limit")
+    for verdict in validate(arguments.op, arguments.backend, dtypes, arguments.level or "normal", arguments.seed):
+        verdicts.append(verdict)
+        gradient = "-" if verdict.gradient_error is None else f"{verdict.gradient_error:.1e}"
+        print(
+            f"{verdict.op:<29} {verdict.dtype:<8} {verdict.cases:>5} {verdict.error:>8.1e} {verdict.limit:>8.0e} "
+            f"{gradient:>9}  {'ok' if verdict.passed else 'FAILED':<7}  {verdict.reason}",
+            flush=True,
+        )
+        for failure in verdict.failures:
+            print(f"    {failure}")
+    failed = sum(not verdict.passed for verdict in verdicts)
+    print("error: worst ||kernel - reference|| / ||reference||, reference in float64")
+    print(f"gradient: worst error against numerical differences, limit {GRADIENT_LIMIT:.0e} ({GRADIENT_REASON})")
+    print(f"{len(verdicts) - failed} passed, {failed} failed")
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump([{**dataclasses.asdict(v), "passed": v.passed} for v in verdicts], file, indent=2)
+    return 1 if failed else 0
