@@ -1,0 +1,129 @@
+"""The command line: `fastcnn train`, `fastcnn validate`, `fastcnn info`."""
+
+import argparse
+import sys
+
+from fastcnn import __version__
+from fastcnn.layers.backend import BACKENDS
+
+
+def main(argv=None):
+    """Run a command; returns the exit status: 0 done, 1 a check failed, 2 wrong use or input, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        print(f"fastcnn {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"fastcnn {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="fastcnn", description="NumPy convolutional nets with compiled kernels.")
+    parser.add_argument("--version", action="version", version=f"fastcnn {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_train, _add_validate, _add_info):
+        add(commands)
+    return parser
+
+
+def _command(commands, name, run, text):
+    command = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_backend(group):
+    group.add_argument("--backend", choices=BACKENDS, default="cpu", help="which kernels compute")
+    group.add_argument("--threads", type=_positive, metavar="N", help="number of threads; results do not depend on it")
+
+
+def _add_train(commands):
+    text = "Train a small CNN on images; without --data on the Fashion-MNIST subset that comes with the package."
+    command = _command(commands, "train", _train, text)
+    data = command.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        metavar="PATH",
+        help="folder with MNIST or Fashion-MNIST files (IDX, plain or .gz), CIFAR-10 binary files, or images in one folder "
+        "per class; or an .npz file",
+    )
+    data.add_argument(
+        "--image-size", type=_positive, nargs=2, metavar=("H", "W"), help="resize images of an image folder"
+    )
+    data.add_argument(
+        "--validation", type=float, default=0.0, metavar="FRACTION",
+        help="part of the training images to hold out and follow instead of the test images",
+    )  # fmt: skip
+    learning = command.add_argument_group("learning")
+    learning.add_argument("--epochs", type=_positive, default=10, metavar="N", help="passes over the training images")
+    learning.add_argument("--lr", type=float, default=0.02, help="initial learning rate")
+    learning.add_argument(
+        "--schedule", choices=("constant", "linear", "cosine", "step"), default="cosine", help="of the learning rate"
+    )
+    learning.add_argument("--momentum", type=float, default=0.9, help="of stochastic gradient descent")
+    learning.add_argument("--weight-decay", type=float, default=1e-3, metavar="L2", help="pull of the weights to zero")
+    learning.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images per step")
+    learning.add_argument("--drop", type=float, default=0.4, metavar="P", help="probability of dropping a feature")
+    learning.add_argument("--width", type=_positive, default=32, metavar="N", help="filters of the first convolution")
+    learning.add_argument("--seed", type=int, default=0, help="the same seed gives the same weights, bit for bit")
+    learning.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all arithmetic")
+    running = command.add_argument_group("running")
+    _add_backend(running)
+    running.add_argument("--out", metavar="FOLDER", help="run folder (default: runs/ and date, time and data set)")
+    running.add_argument("--no-progress", action="store_true", help="print a line per epoch instead of a bar")
+
+
+def _add_validate(commands):
+    text = "Compare every kernel with its float64 reference, and every derivative with numerical differences."
+    command = _command(commands, "validate", _validate, text)
+    command.add_argument("--op", action="append", metavar="NAME", help="only this op (may be repeated)")
+    command.add_argument("--dtype", choices=("float32", "float64"), help="only this dtype")
+    size = command.add_mutually_exclusive_group()
+    size.add_argument("--quick", dest="level", action="store_const", const="quick", help="a few small cases")
+    size.add_argument(
+        "--thorough", dest="level", action="store_const", const="thorough", help="also the layers of real networks"
+    )
+    command.add_argument("--json", metavar="FILE", help="also write the results to a file")
+    command.add_argument("--seed", type=int, default=0, help="of the random inputs")
+    _add_backend(command)
+
+
+def _add_info(commands):
+    command = _command(commands, "info", _info, "Print versions, CPU, threads, cache folder and GPU.")
+    command.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _positive(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+# Each command imports what it needs: `--help` stays quick.
+
+
+def _train(arguments):
+    from fastcnn.train.command import train
+
+    return train(arguments)
+
+
+def _validate(arguments):
+    from fastcnn.validate import command
+
+    return command(arguments)
+
+
+def _info(arguments):
+    from fastcnn.info import command
+
+    return command(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""Stateful layers: each owns its parameters, their gradients and its buffers, so that a step allocates next to nothing."""
+
+import numpy as np
+
+from fastcnn import layers
+from fastcnn.common.philox import derive_key
+from fastcnn.layers import checks
+from fastcnn.layers.backend import floor
+from fastcnn.nn import initialisers
+from fastcnn.nn.module import Module, Parameter
+
+
+class Conv2d(Module):
+    """2-D convolution of (N, C, H, W) images; He-normal weight (F, C/groups, HH, WW), zero bias (F,).
+
+    Leave the bias out (`bias=False`) where a batch norm follows: it would be cancelled.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, dilation : int or pair (vertical, horizontal)
+    groups : int
+    bias : bool
+    rng : numpy Generator for the weight, by default a fresh one
+    dtype : float32 or float64
+    """
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True, rng=None,
+        dtype=np.float32,
+    ):  # fmt: skip
+        self.stride, self.padding = checks.pair("stride", stride, 1), checks.pair("padding", padding, 0)
+        self.dilation = checks.pair("dilation", dilation, 1)
+        self.groups = checks.integer("groups", groups, 1)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"groups: expected a divisor of {in_channels} and {out_channels}, got {groups}")
+        shape = (out_channels, in_channels // groups, *checks.pair("kernel_size", kernel_size, 1))
+        self.weight = Parameter(initialisers.kaiming(rng or np.random.default_rng(), shape, dtype=dtype))
+        self.bias = Parameter(initialisers.constant(out_channels, dtype=dtype)) if bias else None
+
+    def output_shape(self, shape):
+        filters, _, *kernel = self.weight.data.shape
+        return filters, *checks.window(shape[1:], kernel, self.stride, self.padding, self.dilation)
+
+    def forward(self, x):
+        checks.rank("x", x, "(N, C, H, W)")
+        self._x = x
+        bias = None if self.bias is None else self.bias.data
+        out = self._buffer("out", (len(x), *self.output_shape(x.shape[1:])), x.dtype)
+        return layers.conv_forward(x, self.weight.data, bias, out=out, **self._geometry())[0]
+
+    def backward(self, dout, need_dx=True):
+        conv, x, weight, geometry = floor("conv"), self._x, self.weight, self._geometry()
+        conv.conv_backward_filter(dout, x, weight.data.shape, **geometry, out=weight.grad)
+        if self.bias is not None:
+            conv.conv_backward_bias(dout, out=self.bias.grad)
+        if need_dx:
+            dx = self._buffer("dx", x.shape, x.dtype)
+            return conv.conv_backward_input(dout, weight.data, x.shape, **geometry, out=dx)
+
+    def _geometry(self):
+        return {"stride": self.stride, "pad": self.padding, "dilation": self.dilation, "groups": self.groups}
+
+
+class Linear(Module):
+    """Affine layer of (N, D) input; weight (D, M), bias (M,).
+
+    The weight is He-normal; with `relu=False`, the layer that gives class scores, Xavier-normal.
+    """
+
+    def __init__(self, in_features, out_features, bias=True, relu=False, rng=None, dtype=np.float32):
+        initialiser = initialisers.kaiming if relu else initialisers.xavier
+        weight = initialiser(rng or np.random.default_rng(), (in_features, out_features), dtype=dtype)
+        self.weight = Parameter(weight)
+        self.bias = Parameter(initialisers.constant(out_features, dtype=dtype)) if bias else None
+
+    def output_shape(self, shape):
+        return self.weight.data.shape[1:]
+
+    def forward(self, x):
+        checks.shape("x", x, (len(x), self.weight.data.shape[0]))
+        self._x = x
+        bias = None if self.bias is None else self.bias.data
+        out = self._buffer("out", (len(x), self.weight.data.shape[1]), x.dtype)
+        return floor("linear").affine_forward(x, self.weight.data, bias, out=out)
+
+    def backward(self, dout, need_dx=True):
+        linear = floor("linear")
+        linear.affine_backward_weight(dout, self._x, out=self.weight.grad)
+        if self.bias is not None:
+            linear.affine_backward_bias(dout, out=self.bias.grad)
+        if need_dx:
+            dx = self._buffer("dx", self._x.shape, self._x.dtype)
+            return linear.affine_backward_input(dout, self.weight.data, out=dx)
+
+
+class BatchNorm2d(Module):
+    """Batch normalisation per channel of (N, C, ...) input, optionally with the ReLU that follows fused into it.
+
+    Parameters
+    ----------
+    channels : int
+    eps : float, added to the variance
+    momentum : float in [0, 1]: running = momentum running + (1 - momentum) batch, with the biased variance
+    relu : bool
+    dtype : float32 or float64
+    """
+
+    statistics = ("running_mean", "running_var")
+
+    def __init__(self, channels, eps=1e-5, momentum=0.9, relu=False, dtype=np.float32):
+        self.eps, self.momentum, self.relu = checks.number("eps", eps, 0), checks.number("momentum", momentum, 0, 1), relu
+        self.weight = Parameter(initialisers.constant(channels, 1, dtype))
+        self.bias = Parameter(initialisers.constant(channels, 0, dtype))
+        self.running_mean, self.running_var = np.zeros(channels, dtype), np.ones(channels, dtype)
+
+    def forward(self, x):
+        checks.at_least_2d("x", x)
+        checks.shape("x", x, (len(x), len(self.weight.data), *x.shape[2:]))
+        norm, out = floor("norm"), self._buffer("out", x.shape, x.dtype)
+        self._x, parameters = x, (self.weight.data, self.bias.data)
+        if not self.training:
+            self._moments = self.running_mean, self.running_var
+            return norm.batchnorm_inference(x, *parameters, *self._moments, self.eps, self.relu, out)
+        out, *self._moments = norm.batchnorm_forward(x, *parameters, self.eps, self.relu, out)
+        if x.size:
+            for running, batch in zip((self.running_mean, self.running_var), self._moments):
+                running *= self.momentum
+                running += (1 - self.momentum) * batch
+        return out
+
+    def backward(self, dout, need_dx=True):
+        norm, dx = floor("norm"), self._buffer("dx", dout.shape, dout.dtype)
+        function = norm.batchnorm_backward if self.training else norm.batchnorm_inference_backward
+        parameters = (self.weight.data, self.bias.data)
+        dx, dgamma, dbeta = function(dout, self._x, *parameters, *self._moments, self.eps, self.relu, dx)
+        self.weight.grad[...], self.bias.grad[...] = dgamma, dbeta
+        return dx
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x):
+        self._x = x
+        return floor("activation").relu_forward(x, out=self._buffer("out", x.shape, x.dtype))
+
+    def backward(self, dout, need_dx=True):
+        if need_dx:
+            out = self._buffer("dx", dout.shape, dout.dtype)
+            return floor("activation").relu_backward(dout, self._x, out=out)
+
+
+class MaxPool2d(Module):
+    """Maximum over windows of (N, C, H, W) images; the stride is the window's size unless given."""
+
+    def __init__(self, kernel_size, stride=None, padding=0):
+        self.size = checks.pair("kernel_size", kernel_size, 1)
+        self.stride = self.size if stride is None else checks.pair("stride", stride, 1)
+        self.padding = checks.pair("padding", padding, 0)
+
+    def output_shape(self, shape):
+        return shape[0], *checks.window(shape[1:], self.size, self.stride, self.padding)
+
+    def forward(self, x):
+        checks.rank("x", x, "(N, C, H, W)")
+        self._x = x
+        out = self._buffer("out", (len(x), *self.output_shape(x.shape[1:])), x.dtype)
+        return floor("pool").max_pool_forward(x, self.size, self.stride, self.padding, out)
+
+    def backward(self, dout, need_dx=True):
+        if need_dx:
+            out = self._buffer("dx", self._x.shape, self._x.dtype)
+            return floor("pool").max_pool_backward(dout, self._x, self.size, self.stride, self.padding, out)
+
+
+class Dropout(Module):
+    """Drop elements in training with probability `drop`, and scale what is kept by 1/(1 - drop).
+
+    No mask is stored: it is a function of `key`, the number of the step, and the element's index.
+
+    Parameters
+    ----------
+    drop : float in [0, 1), the probability of *dropping* (the functional API's p is that of keeping)
+    key : int in [0, 2**64)
+    """
+
+    def __init__(self, drop=0.5, key=0):
+        if not 0 <= checks.number("drop", drop) < 1:
+            raise ValueError(f"drop: expected a number in [0, 1), got {drop}")
+        self.keep, self.key, self.step = 1 - drop, key, 0
+
+    def forward(self, x):
+        self._active = self.training and self.keep < 1
+        if not self._active:
+            return x
+        self.step += 1
+        self._step_key = derive_key(self.key, self.step)
+        out = self._buffer("out", x.shape, x.dtype)
+        return floor("dropout").dropout_forward(x, self.keep, self._step_key, out)
+
+    def backward(self, dout, need_dx=True):
+        if not self._active or not need_dx:
+            return dout if need_dx else None
+        out = self._buffer("dx", dout.shape, dout.dtype)
+        return floor("dropout").dropout_backward(dout, self.keep, self._step_key, out)
+
+
+class Flatten(Module):
+    """(N, d1, ..., dk) to (N, D)."""
+
+    def output_shape(self, shape):
+        return (int(np.prod(shape)),)
+
+    def forward(self, x):
+        self._shape = x.shape
+        return x.reshape(len(x), int(np.prod(x.shape[1:])))
+
+    def backward(self, dout, need_dx=True):
+        return dout.reshape(self._shape) if need_dx else None
+
+
+class Sequential(Module):
+    """Layers one after the other, named "0", "1", ... as in torchvision's state dicts."""
+
+    def __init__(self, *modules):
+        self.layers = list(modules)
+
+    def children(self):
+        return {str(i): layer for i, layer in enumerate(self.layers)}
+
+    def output_shape(self, shape):
+        for layer in self.layers:
+            shape = layer.output_shape(shape)
+        return tuple(shape)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+    def backward(self, dout, need_dx=True):
+        for i, layer in reversed(list(enumerate(self.layers))):
+            dout = layer.backward(dout, need_dx or i > 0)
+        return dout

@@ -1,0 +1,128 @@
+"""`fastcnn train`: the small CNN on real images, with a progress bar and a run folder."""
+
+import contextlib
+import datetime
+import sys
+
+import numpy as np
+
+import fastcnn
+from fastcnn import data, nn, optim
+from fastcnn.train.extras import need
+from fastcnn.train.loop import Trainer, evaluate
+from fastcnn.train.run import RunFolder
+
+
+def train(arguments):
+    """Train as the command line asks; returns the exit status."""
+    tqdm = None if arguments.no_progress else need("tqdm").tqdm
+    if arguments.threads:
+        fastcnn.set_num_threads(arguments.threads)
+    dataset = _dataset(arguments)
+    evaluated_on, evaluation = "test", (dataset.x_test, dataset.y_test)
+    if arguments.validation:
+        dataset, *evaluation = dataset.split_validation(arguments.validation, arguments.seed)
+        evaluated_on = "validation"
+    if not len(evaluation[0]):
+        raise ValueError(f"{dataset.name}: there are no test images; give --validation a fraction to hold out")
+    dtype = np.dtype(arguments.dtype).type
+    preprocess = data.Standardize.fit(dataset.x_train)
+    classes = len(dataset.class_names)
+    net = nn.small_cnn(dataset.x_train.shape[1:], classes, arguments.width, arguments.drop, arguments.seed, dtype)
+    parameters = nn.FlatParameters(net)
+    optimizer = optim.SGD(
+        parameters, arguments.lr, arguments.momentum, nesterov=True, weight_decay=arguments.weight_decay
+    )
+    batches = data.Batches(dataset.x_train, dataset.y_train, arguments.batch_size, seed=arguments.seed, drop_last=False)
+    schedule = optim.SCHEDULES[arguments.schedule]
+    trainer = Trainer(net, optimizer, batches, preprocess, schedule, arguments.epochs, dtype)
+    run = RunFolder(arguments.out or _folder(dataset), _config(arguments, dataset, parameters.data.size))
+    print(f"{dataset!r}")
+    print(f"{parameters.data.size:,} parameters, {arguments.epochs} epochs of {len(batches)} steps; run folder {run.path}")
+    _note_compilation(arguments.backend)
+    interrupted = False
+    with fastcnn.backend(arguments.backend):
+        try:
+            for _ in range(arguments.epochs):
+                with _bar(tqdm, trainer) as on_step:
+                    metrics = trainer.run_epoch(evaluation, on_step)
+                run.add(metrics)
+                print(_line(metrics, arguments.epochs, evaluated_on), flush=True)
+        except KeyboardInterrupt:
+            interrupted = True
+            print(f"\ninterrupted in epoch {trainer.epoch + 1}; saving what was learned", file=sys.stderr)
+        run.save_weights(net, preprocess)
+        if run.metrics:
+            run.draw_curves(evaluated_on)
+        if not interrupted:
+            _report(net, dataset, evaluated_on, run, preprocess, dtype)
+    return 130 if interrupted else 0
+
+
+def _dataset(arguments):
+    if arguments.data is None:
+        return data.load_fashion_mnist()
+    size = tuple(arguments.image_size) if arguments.image_size else None
+    return data.load(arguments.data, size=size)
+
+
+def _folder(dataset):
+    name = "".join(c if c.isalnum() else "-" for c in dataset.name.lower())
+    return f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}"
+
+
+def _config(arguments, dataset, parameters):
+    options = {name: value for name, value in vars(arguments).items() if name not in ("run", "command", "no_progress")}
+    described = {"name": dataset.name, "classes": list(dataset.class_names), "image_shape": dataset.x_train.shape[1:]}
+    return {
+        "fastcnn": fastcnn.__version__,
+        "numpy": np.__version__,
+        "net": "small_cnn",
+        "parameters": parameters,
+        "optimizer": "SGD with Nesterov momentum",
+        "dataset": {**described, "training_images": len(dataset.x_train), "test_images": len(dataset.x_test)},
+        "options": options,
+    }
+
+
+def _note_compilation(backend):
+    if backend != "cpu":
+        return
+    from fastcnn.cpu.cache import cache_folder
+
+    folder = cache_folder()
+    if folder is None or not any(folder.iterdir()):
+        print("first use: compiling the kernels takes some 20 s, once", flush=True)
+
+
+@contextlib.contextmanager
+def _bar(tqdm, trainer):
+    """A progress bar over the images of an epoch, as the trainer's `on_step`; nothing without tqdm."""
+    if tqdm is None:
+        yield lambda loss, accuracy, images: None
+        return
+    epoch = f"epoch {trainer.epoch + 1}/{trainer.epochs}"
+    with tqdm(total=len(trainer.batches.x), desc=epoch, unit=" images", leave=False, dynamic_ncols=True) as bar:
+
+        def on_step(loss, accuracy, images):
+            bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
+            bar.update(images - bar.n)
+
+        yield on_step
+
+
+def _line(metrics, epochs, evaluated_on):
+    return (
+        f"epoch {metrics.epoch:>{len(str(epochs))}}/{epochs}   loss {metrics.train_loss:.4f}   "
+        f"accuracy {metrics.train_accuracy:6.2%}   {evaluated_on} loss {metrics.eval_loss:.4f}   "
+        f"{evaluated_on} accuracy {metrics.eval_accuracy:6.2%}   {metrics.images_per_second:,.0f} images/s"
+    )
+
+
+def _report(net, dataset, evaluated_on, run, preprocess, dtype):
+    accuracy = run.metrics[-1].eval_accuracy
+    if evaluated_on != "test" and len(dataset.x_test):
+        _, accuracy = evaluate(net, dataset.x_test, dataset.y_test, preprocess, dtype)
+        evaluated_on = "test"
+    files = ", ".join(sorted(file.name for file in run.path.iterdir()))
+    print(f"{evaluated_on} accuracy {accuracy:.2%}; {run.path}: {files}")

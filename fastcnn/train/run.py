@@ -1,0 +1,65 @@
+"""The folder of a training run: settings, metrics of each epoch, weights, and the curves as a picture."""
+
+import json
+import pathlib
+
+from fastcnn.train.extras import need
+
+
+class RunFolder:
+    """Writes what a run leaves behind; every file is complete or absent at any moment, but for the last line of metrics.
+
+    ``config.json``, ``metrics.jsonl`` (a line per epoch), ``weights.safetensors``, ``curves.png``.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder already holds a run.
+    ImportError
+        If a library that the files need is not installed: before training, not after it.
+    """
+
+    def __init__(self, path, config):
+        need("matplotlib"), need("safetensors.numpy")
+        self.path = pathlib.Path(path)
+        if (self.path / "metrics.jsonl").exists():
+            raise FileExistsError(f"{self.path} already holds a run; choose another folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._replace("config.json", (json.dumps(config, indent=2) + "\n").encode())
+        self.metrics = []
+
+    def add(self, metrics):
+        """Append the `EpochMetrics` of an epoch."""
+        self.metrics.append(metrics)
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(metrics.as_dict()) + "\n")
+
+    def save_weights(self, net, preprocess):
+        """Store the net's parameters and statistics, and the preprocessing that belongs to them."""
+        tensors = {**net.state_dict(), **{f"preprocess.{k}": v for k, v in preprocess.state().items()}}
+        self._replace("weights.safetensors", need("safetensors.numpy").save(tensors))
+
+    def draw_curves(self, evaluated_on):
+        """Draw loss and accuracy over the epochs, for training data and the data `evaluated_on` ("test", ...)."""
+        need("matplotlib").use("Agg")
+        figure, axes = need("matplotlib.pyplot").subplots(1, 2, figsize=(10, 4), layout="constrained")
+        epochs = [m.epoch for m in self.metrics]
+        for axis, quantity in zip(axes, ("loss", "accuracy")):
+            axis.plot(epochs, [getattr(m, f"train_{quantity}") for m in self.metrics], "o-", ms=3, label="training")
+            evaluated = [getattr(m, f"eval_{quantity}") for m in self.metrics]
+            if None not in evaluated:
+                axis.plot(epochs, evaluated, "o-", ms=3, label=evaluated_on)
+            axis.set(xlabel="epoch", ylabel=quantity)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.grid(alpha=0.3)
+            axis.legend()
+        axes[0].set_ylim(bottom=0)
+        part = self.path / "curves.part.png"
+        figure.savefig(part, dpi=120)
+        need("matplotlib.pyplot").close(figure)
+        part.replace(self.path / "curves.png")
+
+    def _replace(self, name, content):
+        part = self.path / f"{name}.part"
+        part.write_bytes(content)
+        part.replace(self.path / name)
