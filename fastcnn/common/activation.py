@@ -8,30 +8,37 @@ import math
 
 
 def relu(x):
+    """max(x, 0)."""
     return type(x)(0) if x < 0 else x
 
 
 def relu_derivative(x):
+    """1 for x > 0, else 0."""
     return type(x)(1) if x > 0 else (type(x)(0) if x <= 0 else x)
 
 
 def leaky_relu(x, slope):
+    """x for x > 0, else slope x."""
     return slope * x if x < 0 else x
 
 
 def leaky_relu_derivative(x, slope):
+    """1 for x > 0, else slope."""
     return type(x)(1) if x > 0 else (slope if x <= 0 else x)
 
 
 def leaky_relu_slope_derivative(x):
+    """With respect to the slope: 0 for x > 0, else x."""
     return type(x)(0) if x > 0 else x
 
 
 def elu(x, alpha):
+    """x for x > 0, else alpha (e^x - 1)."""
     return x if x > 0 else alpha * type(x)(math.expm1(x))
 
 
 def elu_derivative(x, alpha):
+    """1 for x > 0, else alpha e^x."""
     return type(x)(1) if x > 0 else alpha * type(x)(math.exp(x))
 
 
@@ -47,6 +54,7 @@ def sigmoid_derivative(y):
 
 
 def tanh(x):
+    """tanh x."""
     return type(x)(math.tanh(x))
 
 
@@ -73,6 +81,7 @@ def gelu_tanh(x):
 
 
 def gelu_tanh_derivative(x):
+    """The derivative of `gelu_tanh`."""
     root, cubic = type(x)(math.sqrt(2 / math.pi)), type(x)(0.044715)
     t = type(x)(math.tanh(root * (x + cubic * x * x * x)))
     slope = root * (type(x)(1) + type(x)(3) * cubic * x * x)

@@ -39,12 +39,11 @@ class KernelCache(_Cache):
 
     Parameters
     ----------
-    function : the Python function
-    parallel : bool, whether it is compiled with threads (the same function may be compiled both ways)
+    name : str, of the function with its module; no two functions may have the same
     """
 
-    def __init__(self, function, parallel):
-        self._name = f"{function.__module__.removeprefix('fastcnn.')}.{function.__qualname__}{'.threaded' if parallel else ''}"
+    def __init__(self, name):
+        self._name = name.removeprefix("fastcnn.")
         self._enabled = True
 
     cache_path = property(lambda self: str(cache_folder()))
@@ -107,7 +106,7 @@ _SOURCES = _read_sources()  # at import: the files may be edited before the firs
 
 @functools.cache
 def source_digest():
-    """Digest of all that compiled code depends on besides signature and CPU: kernel sources, versions, compiler switches."""
+    """Digest of what compiled code depends on besides signature and CPU: sources, versions, compiler switches."""
     digest = hashlib.sha256(_SOURCES)
     switches = [getattr(config, name, None) for name in _SWITCHES]
     digest.update(repr((sys.version, sys.platform, numba.__version__, llvmlite.__version__, switches)).encode())

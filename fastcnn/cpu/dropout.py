@@ -6,7 +6,7 @@ Source: Srivastava et al., "Dropout" (2014); inverted form: what is kept is divi
 from fastcnn.common.philox import keep_threshold, split_key
 from fastcnn.cpu.arrays import flat, output
 from fastcnn.cpu.elementwise import BLOCK, begin, blocks, part
-from fastcnn.cpu.jit import parallel, prange
+from fastcnn.cpu.jit import parallel
 from fastcnn.cpu.random import four_words
 
 
@@ -20,7 +20,7 @@ def dropout_mask(shape, p, key, dtype, out=None):
 def dropout_forward(x, p, key, out=None):
     """x times the mask of `dropout_mask` with the same p and key."""
     out = output(out, x.shape, x.dtype)
-    _dropout(flat(x), keep_threshold(p), x.dtype.type(1 / p), *split_key(key), out.reshape(-1))
+    _dropout(blocks(x.size), flat(x), keep_threshold(p), x.dtype.type(1 / p), *split_key(key), out.reshape(-1))
     return out
 
 
@@ -32,29 +32,27 @@ def dropout_backward(dout, p, key, out=None):
 def mask_multiply(x, mask, out=None):
     """x times a mask given as an array."""
     out = output(out, x.shape, x.dtype)
-    _multiply(flat(x), flat(mask), out.reshape(-1))
+    _multiply(blocks(x.size), flat(x), flat(mask), out.reshape(-1))
     return out
 
 
 @parallel
-def _dropout(x, threshold, scale, k0, k1, out):
-    for block in prange(blocks(x.size)):
-        y = begin(x, out, block)
-        for four in range(y.size // 4):
-            a, b, c, d = four_words(block * (BLOCK // 4) + four, k0, k1)
-            y[4 * four] *= scale if a < threshold else 0
-            y[4 * four + 1] *= scale if b < threshold else 0
-            y[4 * four + 2] *= scale if c < threshold else 0
-            y[4 * four + 3] *= scale if d < threshold else 0
-        rest = y[y.size // 4 * 4 :]
-        words = four_words(block * (BLOCK // 4) + y.size // 4, k0, k1)
-        for i in range(rest.size):
-            rest[i] *= scale if words[i] < threshold else 0
+def _dropout(block, x, threshold, scale, k0, k1, out):
+    y = begin(x, out, block)
+    for four in range(y.size // 4):
+        a, b, c, d = four_words(block * (BLOCK // 4) + four, k0, k1)
+        y[4 * four] *= scale if a < threshold else 0
+        y[4 * four + 1] *= scale if b < threshold else 0
+        y[4 * four + 2] *= scale if c < threshold else 0
+        y[4 * four + 3] *= scale if d < threshold else 0
+    rest = y[y.size // 4 * 4 :]
+    words = four_words(block * (BLOCK // 4) + y.size // 4, k0, k1)
+    for i in range(rest.size):
+        rest[i] *= scale if words[i] < threshold else 0
 
 
 @parallel
-def _multiply(x, mask, out):
-    for block in prange(blocks(x.size)):
-        y, factor = begin(x, out, block), part(mask, block)
-        for i in range(y.size):
-            y[i] *= factor[i]
+def _multiply(block, x, mask, out):
+    y, factor = begin(x, out, block), part(mask, block)
+    for i in range(y.size):
+        y[i] *= factor[i]

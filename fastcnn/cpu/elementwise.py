@@ -10,9 +10,8 @@ from fastcnn.cpu.jit import jit
 BLOCK = 2048  # elements; a multiple of the generator's four words per counter
 
 
-@jit
 def blocks(size):
-    """Number of blocks that `size` elements fall into."""
+    """Number of blocks, tasks of an elementwise kernel, that `size` elements fall into."""
     return -(-size // BLOCK)
 
 

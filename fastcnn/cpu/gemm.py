@@ -13,8 +13,8 @@ Layouts, all in one-dimensional buffers:
 import numpy as np
 
 from fastcnn.cpu.arrays import contiguous, output
-from fastcnn.cpu.jit import jit, parallel, prange
-from fastcnn.cpu.microkernel import ROWS, multiply_tile, tile_columns
+from fastcnn.cpu.jit import jit, parallel
+from fastcnn.cpu.microkernel import ROWS, columns, multiply_tile, tile_columns
 from fastcnn.cpu.moves import BLOCK, copy_run, transpose_block
 
 DEPTH = 256  # summed at once; an A panel of this depth fills a quarter of L1, and long sums are cut into such blocks
@@ -32,42 +32,34 @@ def multiply(a, b, bias, transpose_a=False, transpose_b=False, relu=False, out=N
     bias = np.zeros(n, a.dtype) if bias is None else contiguous(bias)
     a_steps = (1, m) if transpose_a else (k, 1)
     b_steps = (1, k) if transpose_b else (n, 1)
-    _multiply(a.reshape(-1), *a_steps, b.reshape(-1), *b_steps, bias, relu, k, out)
+    height, width = 8 * ROWS, 4 * columns(a.dtype)
+    tasks = -(-m // height) * -(-n // width)
+    _multiply(tasks, a.reshape(-1), *a_steps, b.reshape(-1), *b_steps, bias, relu, height, width, k, out)
     return out
 
 
 @parallel
-def _multiply(a, a_row, a_column, b, b_row, b_column, bias, relu, k, c):
-    m, n = c.shape
-    height = 8 * ROWS
-    width = 4 * tile_columns(b)
-    down, across = -(-m // height), -(-n // width)
-    for block in prange(down * across):
-        i, j = block // across * height, block % across * width
-        _block(a, a_row, a_column, b, b_row, b_column, bias, relu, k, c, i, min(height, m - i), j, min(width, n - j))
-
-
-@jit
-def _block(a, a_row, a_column, b, b_row, b_column, bias, relu, k, c, i0, height, j0, width):
-    columns = tile_columns(b)
-    row_panels, column_panels = -(-height // ROWS), -(-width // columns)
+def _multiply(task, a, a_row, a_column, b, b_row, b_column, bias, relu, height, width, k, c):
+    """A block of `height` x `width` elements of C."""
+    across, panel = -(-c.shape[1] // width), tile_columns(b)
+    i0, j0 = task // across * height, task % across * width
+    height, width = min(height, c.shape[0] - i0), min(width, c.shape[1] - j0)
+    row_panels, column_panels = -(-height // ROWS), -(-width // panel)
     a_panels = np.empty(row_panels * DEPTH * ROWS, a.dtype)
-    b_panels = np.empty(column_panels * DEPTH * columns, a.dtype)
-    tiles = np.zeros(row_panels * column_panels * ROWS * columns, a.dtype)
-    for p0 in range(0, k, DEPTH):
-        depth = min(DEPTH, k - p0)
-        pack(a, i0 * a_row + p0 * a_column, a_row, a_column, height, depth, ROWS, a_panels)
-        pack(b, p0 * b_row + j0 * b_column, b_column, b_row, width, depth, columns, b_panels)
+    b_panels = np.empty(column_panels * DEPTH * panel, a.dtype)
+    tiles = np.zeros(row_panels * column_panels * ROWS * panel, a.dtype)
+    for p in range(0, k, DEPTH):
+        depth = min(DEPTH, k - p)
+        pack(a, i0 * a_row + p * a_column, a_row, a_column, height, depth, ROWS, a_panels)
+        pack(b, p * b_row + j0 * b_column, b_column, b_row, width, depth, panel, b_panels)
         multiply_panels(depth, a_panels, 0, depth * ROWS, row_panels, b_panels, column_panels, tiles)
     for i in range(height):
-        row = c[i0 + i]
-        for panel in range(column_panels):
-            start = ((i // ROWS * column_panels + panel) * ROWS + i % ROWS) * columns
-            tile_row = tiles[start : start + columns]
-            place = j0 + panel * columns
-            for j in range(min(columns, width - panel * columns)):
-                value = tile_row[j] + bias[place + j]
-                row[place + j] = rectify(value, relu)
+        for j in range(0, width, panel):
+            tile = (i // ROWS * column_panels + j // panel) * ROWS + i % ROWS
+            source, target = tiles[tile * panel :][: width - j], c[i0 + i, j0 + j : j0 + min(j + panel, width)]
+            shift = bias[j0 + j :]
+            for e in range(target.size):
+                target[e] = rectify(source[e] + shift[e], relu)
 
 
 @jit
@@ -77,18 +69,17 @@ def rectify(value, relu):
 
 
 @parallel
-def pack_panels(source, group_step, size, step, depth, depth_step, panels):
-    """A panels of several strided matrices of `size` x `depth` that stand `group_step` apart.
+def pack_panels(task, source, group_step, size, step, depth, depth_step, panels):
+    """A panels of several strided matrices of `size` x `depth` that stand `group_step` apart, one panel per task.
 
-    `panels` [group][row panel][depth][ROWS] has the right size for as many as there are.
+    `panels` is [group][row panel][depth][ROWS].
     """
     row_panels = -(-size // ROWS)
     length = depth * ROWS
-    for task in prange(panels.size // max(length, 1)):
-        group, panel = task // row_panels, task % row_panels
-        start = group * group_step + panel * ROWS * step
-        rows = min(ROWS, size - panel * ROWS)
-        pack(source, start, step, depth_step, rows, depth, ROWS, panels[task * length : (task + 1) * length])
+    group, panel = task // row_panels, task % row_panels
+    start = group * group_step + panel * ROWS * step
+    rows = min(ROWS, size - panel * ROWS)
+    pack(source, start, step, depth_step, rows, depth, ROWS, panels[task * length : (task + 1) * length])
 
 
 @jit

@@ -1,81 +1,201 @@
-"""How this floor compiles: the only place with compiler flags, the on-disk cache, and the guard around threads.
+"""How this floor compiles and runs in parallel: the only place with compiler flags, and the guard around threads.
 
-`jit` compiles a helper that other kernels inline. `parallel` compiles a driver with `prange` and makes it safe to
-call from several threads and from forked children. Both compile on first call, never on import.
+`jit` compiles a helper that kernels inline. `parallel` makes a kernel of a task: a function whose first argument is
+the task's number. Both compile on first call, never on import.
 """
 
 import os
 import threading
 
+import llvmlite.binding as llvm
 import numba
 import numba.np.ufunc.parallel as _threading_layer
-from numba import prange  # noqa: F401  kernels import it from here
-from numba.core import config
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import intrinsic
 
 from fastcnn.cpu.cache import KernelCache
 
 # `nnan` and `ninf` are left out on purpose: a NaN that comes in must come out.
 FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp", "afn"})
 _FLAGS = dict(nogil=True, error_model="numpy", fastmath=set(FASTMATH))
-# The drivers are hand-written `prange` loops; numba's search for other parallelism only costs compile time.
-_PRANGE_ONLY = dict.fromkeys(("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False)
-_PRANGE_ONLY["prange"] = True
 
 
-def jit(function, parallel=False):
-    """Compile `function` with this floor's flags and cache; under NUMBA_DISABLE_JIT return it unchanged."""
-    dispatcher = numba.njit(parallel=_PRANGE_ONLY if parallel else False, **_FLAGS)(function)
-    if not config.DISABLE_JIT:
-        dispatcher._cache = KernelCache(function, parallel)
-    return dispatcher
+def jit(function):
+    """Compile `function` with this floor's flags; under NUMBA_DISABLE_JIT return it unchanged."""
+    return numba.njit(**_FLAGS)(function)
 
 
-class parallel:  # noqa: N801  a decorator
-    """A driver over `prange`, called like the function it decorates.
+class parallel:
+    """A kernel that runs a task many times: ``kernel(count, *args)`` is ``task(i, *args)`` for every i < count.
 
-    Numba's threading layers have sharp edges: the OpenMP layer kills a forked child at its first parallel kernel, and
-    the workqueue layer kills the process when two threads launch kernels at once. So each driver has a serial twin,
-    compiled from the same text, for children forked after threads were started; and launches take turns until the
-    layer is known to allow several at once.
+    Tasks run in any order and on any thread, each exactly once; they must write to different memory. The threads are
+    those of numba's threading layer, but the loop is our own (`_run_tasks`): `prange` compiles everything that it
+    contains five times over, and needs a second, serial version where threads must not be used.
+
+    Threading layers have sharp edges: OpenMP's kills a forked child at its first parallel loop, and the workqueue
+    layer kills the process when two threads start loops at once. So a child forked after threads were started runs its
+    tasks itself, and loops take turns until the layer is known to allow several at once.
+
+    Parameters
+    ----------
+    task : function
+    name : str, of the kernel's files in the cache; tasks made in a function, which share a name, each need their own
     """
 
-    def __init__(self, function):
-        self.__name__, self.__doc__, self.__wrapped__ = function.__name__, function.__doc__, function
-        self.threaded = jit(function, parallel=True)
-        self.serial = jit(function)
+    def __init__(self, task, name=None):
+        self.__name__, self.__doc__, self.__wrapped__ = task.__name__, task.__doc__, task
+        if config.DISABLE_JIT:
+            self._run = _Interpreted(task)
+            return
+        compiled = jit(task)
 
-    def __call__(self, *args):
-        if _launch.free:
-            return self.threaded(*args)
-        if _launch.serial:
-            return self.serial(*args)
-        with _launch.turn:
-            result = self.threaded(*args)
-            _launch.look()
-            return result
+        def run(parallel_for, threads, count, *args):
+            if _run_tasks(parallel_for, threads, count, compiled, args):
+                raise RuntimeError("a kernel failed: out of memory, or (with bounds checking) an index out of bounds")
+
+        self._run = numba.njit(no_cfunc_wrapper=True, **_FLAGS)(run)
+        self._run._cache = KernelCache(name or f"{task.__module__}.{task.__qualname__}")
+
+    def __call__(self, count, *args):
+        if count <= 0:
+            return
+        if _launch.serial or config.DISABLE_JIT:
+            self._run(0, 1, count, *args)
+        elif _launch.free:
+            self._run(_launch.parallel_for, _launch.num_threads(), count, *args)
+        else:
+            with _launch.turn:
+                _launch.start()
+                self._run(_launch.parallel_for, _launch.num_threads(), count, *args)
+
+
+class _Interpreted:
+    """What runs the tasks with JIT disabled."""
+
+    def __init__(self, task):
+        self._task = task
+
+    def __call__(self, parallel_for, threads, count, *args):
+        for i in range(count):
+            self._task(i, *args)
+
+
+@intrinsic
+def _run_tasks(typingctx, parallel_for, threads, count, task, args):
+    """Call task(i, *args) for all i < count on `threads` threads; returns whether a task failed.
+
+    `parallel_for` is the address of the threading layer's function of that name, which calls the function made here
+    once per thread. Each call takes tasks, the next one at a time from a shared counter, until none is left: a thread
+    that is held up by something else on the machine delays nobody.
+    """
+    argument_types = (types.intp, *args.types)
+    task.dispatcher.get_call_template(argument_types, {})  # compiles it
+
+    def codegen(context, builder, signature, values):
+        overload = task.dispatcher.overloads[argument_types]
+        context.add_linking_libs([overload.library])
+        size, byte = values[2].type, ir.IntType(8)
+        pointer = byte.as_pointer()
+        shared_type = ir.LiteralStructType([size, size, size, values[4].type])  # count, next, failed, args
+        field = [ir.Constant(ir.IntType(32), i) for i in range(4)]
+        one, zero = ir.Constant(size, 1), ir.Constant(size, 0)
+
+        def at(builder, shared, i):
+            return builder.gep(shared, [field[0], field[i]])
+
+        # The loop of one thread, with the signature of a generalised ufunc's inner loop; all it needs comes as `data`.
+        module = builder.module
+        arguments = [pointer.as_pointer(), size.as_pointer(), size.as_pointer(), pointer]
+        loop = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), module.get_unique_name("tasks"))
+        loop.linkage = "internal"
+        inner = ir.IRBuilder(loop.append_basic_block("entry"))
+        shared = inner.bitcast(loop.args[3], shared_type.as_pointer())
+        last = inner.load(at(inner, shared, 0))
+        task_args = cgutils.unpack_tuple(inner, inner.load(at(inner, shared, 3)), len(args.types))
+        take, call, done = (loop.append_basic_block(name) for name in ("take", "call", "done"))
+        inner.branch(take)
+        inner.position_at_end(take)
+        i = inner.atomic_rmw("add", at(inner, shared, 1), one, "monotonic")
+        inner.cbranch(inner.icmp_signed("<", i, last), call, done)
+        inner.position_at_end(call)
+        function = context.declare_function(module, overload.fndesc)
+        status, _ = context.call_conv.call_function(
+            inner, function, overload.fndesc.restype, overload.fndesc.argtypes, [i, *task_args]
+        )
+        with cgutils.if_unlikely(inner, status.is_error):
+            inner.store(one, at(inner, shared, 2))
+        inner.branch(take)
+        inner.position_at_end(done)
+        inner.ret_void()
+
+        shared = cgutils.alloca_once(builder, shared_type)
+        for i, value in enumerate((values[2], zero, zero, values[4])):
+            builder.store(value, at(builder, shared, i))
+        workers = builder.select(builder.icmp_signed("<", values[1], values[2]), values[1], values[2])
+        dimensions, steps = cgutils.alloca_once_value(builder, workers), cgutils.alloca_once_value(builder, zero)
+        data = builder.bitcast(shared, pointer)
+        bases = cgutils.alloca_once_value(builder, data)
+        with builder.if_else(builder.icmp_signed(">", workers, one)) as (threaded, alone):
+            with threaded:
+                types_ = [pointer] * 5 + [size] * 3  # as declared in numba.np.ufunc.parallel
+                function = builder.inttoptr(values[0], ir.FunctionType(ir.VoidType(), types_).as_pointer())
+                places = [builder.bitcast(p, pointer) for p in (loop, bases, dimensions, steps, shared)]
+                # All threads, though there be fewer workers: OpenMP's layer makes this the caller's number of threads.
+                builder.call(function, [*places, one, one, values[1]])
+            with alone:
+                builder.call(loop, [bases, dimensions, steps, data])
+        return builder.load(at(builder, shared, 2))
+
+    return types.intp(parallel_for, threads, count, task, args), codegen
 
 
 class _Launch:
-    """What is known about launching parallel kernels in this process."""
+    """What is known about starting parallel loops in this process."""
 
     def __init__(self):
-        self.free = bool(config.DISABLE_JIT)  # several threads may launch at once
-        self.serial = False  # parallel kernels must not be launched at all
+        self.free = False  # several threads may start loops at once
+        self.serial = False  # loops must not use threads at all
         self.turn = threading.RLock()
+        self.parallel_for = 0
+        self.num_threads = None
 
-    def look(self):
-        """After a first launch: has the layer room for several launches at once?"""
-        self.free = _threading_layer._is_initialized and numba.threading_layer() != "workqueue"
+    def start(self):
+        """Start the threading layer, once; and see whether it has room for several loops at once."""
+        if not self.parallel_for:
+            numba.get_num_threads()  # starts it
+            self.num_threads = _threading_layer._get_num_threads  # without the locks of numba.get_num_threads
+            self.parallel_for = llvm.address_of_symbol("numba_parallel_for")
+            self.free = numba.threading_layer() != "workqueue"
+
+    def before_fork(self):
+        """Wait until no other thread compiles or starts threads: a lock it holds would stay closed in the child."""
+        for lock in _FORK_LOCKS:
+            lock.acquire()
 
     def after_fork(self):
-        """In a forked child: threads started by the parent, ours or another library's, do not exist here."""
+        """In the parent."""
+        for lock in reversed(_FORK_LOCKS):
+            lock.release()
+
+    def after_fork_in_child(self):
+        """Threads started by the parent, by us or by another library, do not exist here."""
+        self.after_fork()
         self.__init__()
-        self.serial = not self.free and _threading_layer._is_initialized
+        self.serial = _threading_layer._is_initialized
+        # If another thread held this lock, which processes share, the child would never give it back to the parent.
+        _threading_layer._backend_init_process_lock = None
 
 
+# In the order in which numba takes them.
+_FORK_LOCKS = global_compiler_lock, _threading_layer._backend_init_thread_lock, llvm.ffi.lib._lock._lock
 _launch = _Launch()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_launch.after_fork)
+    os.register_at_fork(
+        before=_launch.before_fork, after_in_parent=_launch.after_fork, after_in_child=_launch.after_fork_in_child
+    )
 
 
 def set_num_threads(n):
@@ -89,8 +209,8 @@ def set_num_threads(n):
     most = config.NUMBA_NUM_THREADS
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= most:
         raise ValueError(
-            f"n: expected a number of threads from 1 to {most} (set NUMBA_NUM_THREADS before starting Python for more), "
-            f"got {n!r}"
+            f"n: expected a number of threads from 1 to {most} (NUMBA_NUM_THREADS, set before Python starts, "
+            f"allows more), got {n!r}"
         )
     numba.set_num_threads(n)
 

@@ -4,7 +4,9 @@ import numpy as np
 
 from fastcnn.cpu.arrays import contiguous, output
 from fastcnn.cpu.gemm import multiply
-from fastcnn.cpu.jit import parallel, prange
+from fastcnn.cpu.jit import parallel
+
+STRIP = 64  # columns per task of the bias gradient: whole cache lines
 
 
 def affine_forward(x, w, b, relu=False, out=None):
@@ -25,19 +27,17 @@ def affine_backward_weight(dout, x, out=None):
 def affine_backward_bias(dout, out=None):
     """db (M,) = sum of dout (N, M) over the rows, in float64."""
     out = output(out, dout.shape[1], dout.dtype)
-    _sum_rows(contiguous(dout), out)
+    _sum_rows(-(-out.size // STRIP), contiguous(dout), out)
     return out
 
 
 @parallel
-def _sum_rows(dout, db):
-    block = 64
-    for task in prange(-(-db.size // block)):
-        first, last = task * block, min(db.size, (task + 1) * block)
-        total = np.zeros(block, np.float64)
-        for n in range(dout.shape[0]):
-            row = dout[n, first:last]
-            for i in range(last - first):
-                total[i] += row[i]
+def _sum_rows(task, dout, db):
+    first, last = task * STRIP, min(db.size, (task + 1) * STRIP)
+    total = np.zeros(STRIP, np.float64)
+    for n in range(dout.shape[0]):
+        row = dout[n, first:last]
         for i in range(last - first):
-            db[first + i] = total[i]
+            total[i] += row[i]
+    for i in range(last - first):
+        db[first + i] = total[i]

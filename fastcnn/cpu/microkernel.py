@@ -18,7 +18,9 @@ from fastcnn.cpu.moves import pointer_to
 
 def _block_of_host():
     """(bytes per vector, rows, vectors per row) such that accumulators and operands fit the CPU's vector registers."""
-    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES  # as numba's code generator
+    features = (
+        get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    )  # as numba's code generator
     have = set(features.split(","))
     if "+avx512f" in have:
         return 64, 8, 3  # 24 accumulators + 3 + 1 of 32 registers

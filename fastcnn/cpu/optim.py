@@ -1,15 +1,15 @@
 """Update rules: one fused pass over parameters, gradients and state, in place where `out` is the inputs themselves.
 
 The gradient that enters each rule is g = grad_scale dw + weight_decay w + l1 sign(w). Sources: Sutskever et al. (2013)
-for momentum and its Nesterov form; Duchi et al. (2011) Adagrad; Tieleman and Hinton (2012) RMSProp; Kingma and Ba (2014)
-Adam; Loshchilov and Hutter (2019) AdamW.
+for momentum and its Nesterov form; Duchi et al. (2011) Adagrad; Tieleman and Hinton (2012) RMSProp; Kingma and Ba
+(2014) Adam; Loshchilov and Hutter (2019) AdamW.
 """
 
 import numpy as np
 
 from fastcnn.cpu.arrays import flat, output
 from fastcnn.cpu.elementwise import begin, blocks, part
-from fastcnn.cpu.jit import jit, parallel, prange
+from fastcnn.cpu.jit import jit, parallel
 
 
 def sgd_update(w, dw, lr, weight_decay=0.0, l1=0.0, grad_scale=1.0, out=None):
@@ -53,7 +53,8 @@ def adam_update(
     """
     coupled, shrink = (0.0, lr * weight_decay) if decoupled else (weight_decay, 0.0)
     numbers = (
-        beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**t), 1 / (1 - beta2**t), eps, shrink, coupled, l1, grad_scale
+        beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**t), 1 / (1 - beta2**t), eps, shrink, coupled, l1,
+        grad_scale,
     )  # fmt: skip
     return _update(_adam, (w, m, v), dw, numbers, (eps_inside,), out)
 
@@ -62,7 +63,7 @@ def squared_norm(x):
     """Sum of squares in float64, as a float."""
     x = flat(x)
     parts = np.empty(blocks(x.size))
-    _squares(x, parts)
+    _squares(parts.size, x, parts)
     return float(parts.sum())
 
 
@@ -71,7 +72,7 @@ def _update(kernel, arrays, dw, numbers, switches, out):
     w = arrays[0]
     out = tuple(output(o, w.shape, w.dtype) for o in (out or [None] * len(arrays)))
     inputs = [flat(a) for a in (*arrays, dw)]
-    kernel(*inputs, *(w.dtype.type(v) for v in numbers), *switches, *(o.reshape(-1) for o in out))
+    kernel(blocks(w.size), *inputs, *(w.dtype.type(v) for v in numbers), *switches, *(o.reshape(-1) for o in out))
     return out
 
 
@@ -83,45 +84,41 @@ def gradient(w, dw, weight_decay, l1, grad_scale):
 
 
 @parallel
-def _sgd(w, dw, lr, weight_decay, l1, grad_scale, out):
-    for block in prange(blocks(w.size)):
-        y, d = begin(w, out, block), part(dw, block)
-        for i in range(y.size):
-            y[i] -= lr * gradient(y[i], d[i], weight_decay, l1, grad_scale)
+def _sgd(block, w, dw, lr, weight_decay, l1, grad_scale, out):
+    y, d = begin(w, out, block), part(dw, block)
+    for i in range(y.size):
+        y[i] -= lr * gradient(y[i], d[i], weight_decay, l1, grad_scale)
 
 
 @parallel
-def _momentum(w, v, dw, rho, gain, step, weight_decay, l1, grad_scale, nesterov, out, v_out):
-    for block in prange(blocks(w.size)):
-        y, u, d = begin(w, out, block), begin(v, v_out, block), part(dw, block)
-        for i in range(y.size):
-            g = gain * gradient(y[i], d[i], weight_decay, l1, grad_scale)
-            u[i] = rho * u[i] + g
-            y[i] += step * (g + rho * u[i] if nesterov else u[i])
+def _momentum(block, w, v, dw, rho, gain, step, weight_decay, l1, grad_scale, nesterov, out, v_out):
+    y, u, d = begin(w, out, block), begin(v, v_out, block), part(dw, block)
+    for i in range(y.size):
+        g = gain * gradient(y[i], d[i], weight_decay, l1, grad_scale)
+        u[i] = rho * u[i] + g
+        y[i] += step * (g + rho * u[i] if nesterov else u[i])
 
 
 @parallel
-def _scaled(w, g2, dw, decay, gain, lr, eps, weight_decay, l1, grad_scale, eps_inside, out, g2_out):
-    for block in prange(blocks(w.size)):
-        y, s, d = begin(w, out, block), begin(g2, g2_out, block), part(dw, block)
-        for i in range(y.size):
-            g = gradient(y[i], d[i], weight_decay, l1, grad_scale)
-            s[i] = decay * s[i] + gain * g * g
-            y[i] -= lr * g / root(s[i], eps, eps_inside)
+def _scaled(block, w, g2, dw, decay, gain, lr, eps, weight_decay, l1, grad_scale, eps_inside, out, g2_out):
+    y, s, d = begin(w, out, block), begin(g2, g2_out, block), part(dw, block)
+    for i in range(y.size):
+        g = gradient(y[i], d[i], weight_decay, l1, grad_scale)
+        s[i] = decay * s[i] + gain * g * g
+        y[i] -= lr * g / root(s[i], eps, eps_inside)
 
 
 @parallel
 def _adam(
-    w, m, v, dw, beta1, rest1, beta2, rest2, lr, correction, eps, shrink, weight_decay, l1, grad_scale, eps_inside,
-    out, m_out, v_out,
+    block, w, m, v, dw, beta1, rest1, beta2, rest2, lr, correction, eps, shrink, weight_decay, l1, grad_scale,
+    eps_inside, out, m_out, v_out,
 ):  # fmt: skip
-    for block in prange(blocks(w.size)):
-        y, first, second, d = begin(w, out, block), begin(m, m_out, block), begin(v, v_out, block), part(dw, block)
-        for i in range(y.size):
-            g = gradient(y[i], d[i], weight_decay, l1, grad_scale)
-            first[i] = beta1 * first[i] + rest1 * g
-            second[i] = beta2 * second[i] + rest2 * g * g
-            y[i] -= shrink * y[i] + lr * first[i] / root(second[i] * correction, eps, eps_inside)
+    y, first, second, d = begin(w, out, block), begin(m, m_out, block), begin(v, v_out, block), part(dw, block)
+    for i in range(y.size):
+        g = gradient(y[i], d[i], weight_decay, l1, grad_scale)
+        first[i] = beta1 * first[i] + rest1 * g
+        second[i] = beta2 * second[i] + rest2 * g * g
+        y[i] -= shrink * y[i] + lr * first[i] / root(second[i] * correction, eps, eps_inside)
 
 
 @jit
@@ -131,9 +128,8 @@ def root(square, eps, eps_inside):
 
 
 @parallel
-def _squares(x, parts):
-    for block in prange(blocks(x.size)):
-        total, here = np.float64(0), part(x, block)
-        for i in range(here.size):
-            total += np.float64(here[i]) * np.float64(here[i])
-        parts[block] = total
+def _squares(block, x, parts):
+    total, here = np.float64(0), part(x, block)
+    for i in range(here.size):
+        total += np.float64(here[i]) * np.float64(here[i])
+    parts[block] = total

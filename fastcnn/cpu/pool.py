@@ -10,34 +10,34 @@ from fastcnn.common.geometry import output_shape
 from fastcnn.cpu.activation import replaces
 from fastcnn.cpu.arrays import contiguous, output
 from fastcnn.cpu.conv.columns import inside
-from fastcnn.cpu.jit import jit, parallel, prange
+from fastcnn.cpu.jit import jit, parallel
 
 
 def max_pool_forward(x, size, stride, pad=(0, 0), out=None):
     """out (N, C, H', W') = maximum of each window of x (N, C, H, W); padding counts as -inf."""
     out = output(out, (*x.shape[:2], *output_shape(x.shape[2:], size, stride, pad)), x.dtype)
-    _max_pool_forward(contiguous(x), *size, *stride, *pad, out)
+    _max_pool_forward(x.shape[0] * x.shape[1], contiguous(x), *size, *stride, *pad, out)
     return out
 
 
 def max_pool_backward(dout, x, size, stride, pad=(0, 0), out=None):
     """dx (N, C, H, W): each window's gradient goes to its first maximum, found again in x."""
     out = output(out, x.shape, x.dtype)
-    _max_pool_backward(contiguous(dout), contiguous(x), *size, *stride, *pad, out)
+    _max_pool_backward(x.shape[0] * x.shape[1], contiguous(dout), contiguous(x), *size, *stride, *pad, out)
     return out
 
 
 def avg_pool_forward(x, size, stride, pad=(0, 0), out=None):
     """out (N, C, H', W') = mean of each window of x (N, C, H, W); padding counts as zeros."""
     out = output(out, (*x.shape[:2], *output_shape(x.shape[2:], size, stride, pad)), x.dtype)
-    _avg_pool_forward(contiguous(x), *size, *stride, *pad, out)
+    _avg_pool_forward(x.shape[0] * x.shape[1], contiguous(x), *size, *stride, *pad, out)
     return out
 
 
 def avg_pool_backward(dout, x_shape, size, stride, pad=(0, 0), out=None):
     """dx (N, C, H, W): each window's gradient spread evenly over the window."""
     out = output(out, x_shape, dout.dtype)
-    _avg_pool_backward(contiguous(dout), *size, *stride, *pad, out)
+    _avg_pool_backward(x_shape[0] * x_shape[1], contiguous(dout), *size, *stride, *pad, out)
     return out
 
 
@@ -45,7 +45,7 @@ def global_avg_pool_forward(x, out=None):
     """out (N, C) = mean of each plane of x (N, C, H, W)."""
     n, c, h, w = x.shape
     out = output(out, (n, c), x.dtype)
-    _global_avg_pool_forward(contiguous(x).reshape(n * c, h * w), out.reshape(-1))
+    _global_avg_pool_forward(n * c, contiguous(x).reshape(n * c, h * w), out.reshape(-1))
     return out
 
 
@@ -53,7 +53,7 @@ def global_avg_pool_backward(dout, x_shape, out=None):
     """dx (N, C, H, W): dout (N, C) divided by H W, in every place."""
     out = output(out, x_shape, dout.dtype)
     n, c, h, w = x_shape
-    _global_avg_pool_backward(contiguous(dout).reshape(-1), out.reshape(n * c, h * w))
+    _global_avg_pool_backward(n * c, contiguous(dout).reshape(-1), out.reshape(n * c, h * w))
     return out
 
 
@@ -67,15 +67,14 @@ def spans(size, stride, pad, length, windows):
 
 
 @parallel
-def _max_pool_forward(x, size_h, size_w, stride_h, stride_w, pad_h, pad_w, out):
+def _max_pool_forward(plane, x, size_h, size_w, stride_h, stride_w, pad_h, pad_w, out):
     channels = x.shape[1]
     quarters = size_h == size_w == stride_h == stride_w == 2 and pad_h == pad_w == 0
-    for plane in prange(x.shape[0] * channels):
-        n, c = plane // channels, plane % channels
-        if quarters:
-            _max_of_quarters(x[n, c], out[n, c])
-        else:
-            _max_pool_plane(x[n, c], size_h, size_w, stride_h, stride_w, pad_h, pad_w, out[n, c])
+    n, c = plane // channels, plane % channels
+    if quarters:
+        _max_of_quarters(x[n, c], out[n, c])
+    else:
+        _max_pool_plane(x[n, c], size_h, size_w, stride_h, stride_w, pad_h, pad_w, out[n, c])
 
 
 @jit
@@ -106,15 +105,14 @@ def _max_of_quarters(x, out):
 
 
 @parallel
-def _max_pool_backward(dout, x, size_h, size_w, stride_h, stride_w, pad_h, pad_w, dx):
+def _max_pool_backward(plane, dout, x, size_h, size_w, stride_h, stride_w, pad_h, pad_w, dx):
     channels = x.shape[1]
     quarters = size_h == size_w == stride_h == stride_w == 2 and pad_h == pad_w == 0
-    for plane in prange(x.shape[0] * channels):
-        n, c = plane // channels, plane % channels
-        if quarters:
-            _max_of_quarters_backward(dout[n, c], x[n, c], dx[n, c])
-        else:
-            _max_pool_backward_plane(dout[n, c], x[n, c], size_h, size_w, stride_h, stride_w, pad_h, pad_w, dx[n, c])
+    n, c = plane // channels, plane % channels
+    if quarters:
+        _max_of_quarters_backward(dout[n, c], x[n, c], dx[n, c])
+    else:
+        _max_pool_backward_plane(dout[n, c], x[n, c], size_h, size_w, stride_h, stride_w, pad_h, pad_w, dx[n, c])
 
 
 @jit
@@ -172,52 +170,48 @@ def _max_pool_backward_plane(dout, x, size_h, size_w, stride_h, stride_w, pad_h,
 
 
 @parallel
-def _avg_pool_forward(x, size_h, size_w, stride_h, stride_w, pad_h, pad_w, out):
+def _avg_pool_forward(plane, x, size_h, size_w, stride_h, stride_w, pad_h, pad_w, out):
     channels, height, width = x.shape[1:]
-    for plane in prange(x.shape[0] * channels):
-        image, result = x[plane // channels, plane % channels], out[plane // channels, plane % channels]
-        inner = spans(size_w, stride_w, pad_w, width, result.shape[1])
-        for oh in range(result.shape[0]):
-            total = result[oh]
-            total[:] = 0
-            for ih in range(max(0, oh * stride_h - pad_h), min(height, oh * stride_h - pad_h + size_h)):
-                for kw in range(size_w):
-                    first, last = inner[kw]
-                    row, here = image[ih, max(first * stride_w + kw - pad_w, 0) :], total[first:last]
-                    for i in range(last - first):
-                        here[i] += row[i * stride_w]
-            for i in range(total.size):
-                total[i] /= size_h * size_w
+    image, result = x[plane // channels, plane % channels], out[plane // channels, plane % channels]
+    inner = spans(size_w, stride_w, pad_w, width, result.shape[1])
+    for oh in range(result.shape[0]):
+        total = result[oh]
+        total[:] = 0
+        for ih in range(max(0, oh * stride_h - pad_h), min(height, oh * stride_h - pad_h + size_h)):
+            for kw in range(size_w):
+                first, last = inner[kw]
+                row, here = image[ih, max(first * stride_w + kw - pad_w, 0) :], total[first:last]
+                for i in range(last - first):
+                    here[i] += row[i * stride_w]
+        for i in range(total.size):
+            total[i] /= size_h * size_w
 
 
 @parallel
-def _avg_pool_backward(dout, size_h, size_w, stride_h, stride_w, pad_h, pad_w, dx):
+def _avg_pool_backward(plane, dout, size_h, size_w, stride_h, stride_w, pad_h, pad_w, dx):
     channels, height, width = dx.shape[1:]
-    for plane in prange(dx.shape[0] * channels):
-        gradient, result = dout[plane // channels, plane % channels], dx[plane // channels, plane % channels]
-        inner = spans(size_w, stride_w, pad_w, width, gradient.shape[1])
-        result[:] = 0
-        for oh in range(gradient.shape[0]):
-            share = gradient[oh] / dx.dtype.type(size_h * size_w)
-            for ih in range(max(0, oh * stride_h - pad_h), min(height, oh * stride_h - pad_h + size_h)):
-                for kw in range(size_w):
-                    first, last = inner[kw]
-                    row, here = result[ih, max(first * stride_w + kw - pad_w, 0) :], share[first:last]
-                    for i in range(last - first):
-                        row[i * stride_w] += here[i]
+    gradient, result = dout[plane // channels, plane % channels], dx[plane // channels, plane % channels]
+    inner = spans(size_w, stride_w, pad_w, width, gradient.shape[1])
+    result[:] = 0
+    for oh in range(gradient.shape[0]):
+        share = gradient[oh] / dx.dtype.type(size_h * size_w)
+        for ih in range(max(0, oh * stride_h - pad_h), min(height, oh * stride_h - pad_h + size_h)):
+            for kw in range(size_w):
+                first, last = inner[kw]
+                row, here = result[ih, max(first * stride_w + kw - pad_w, 0) :], share[first:last]
+                for i in range(last - first):
+                    row[i * stride_w] += here[i]
 
 
 @parallel
-def _global_avg_pool_forward(x, out):
-    for plane in prange(x.shape[0]):
-        total, row = np.float64(0), x[plane]
-        for i in range(row.size):
-            total += row[i]
-        out[plane] = total / row.size
+def _global_avg_pool_forward(plane, x, out):
+    total, row = np.float64(0), x[plane]
+    for i in range(row.size):
+        total += row[i]
+    out[plane] = total / row.size
 
 
 @parallel
-def _global_avg_pool_backward(dout, dx):
-    for plane in prange(dx.shape[0]):
-        row = dx[plane]
-        row[:] = dout[plane] / row.dtype.type(row.size)
+def _global_avg_pool_backward(plane, dout, dx):
+    row = dx[plane]
+    row[:] = dout[plane] / row.dtype.type(row.size)

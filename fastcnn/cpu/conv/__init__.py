@@ -9,13 +9,14 @@ from fastcnn.common.geometry import output_shape
 from fastcnn.cpu.arrays import contiguous, output
 from fastcnn.cpu.conv import choose
 from fastcnn.cpu.conv.columns import col2im, im2col  # noqa: F401  public
-from fastcnn.cpu.jit import parallel, prange
+from fastcnn.cpu.jit import parallel
 
 
 def conv_forward(x, w, b, stride, pad, dilation=(1, 1), groups=1, relu=False, algo="auto", out=None):
     """out[n, f] = b[f] + sum_c x[n, c] (cross-correlated with) w[f, c]; optionally max(out, 0).
 
-    x (N, C, H, W), w (F, C/groups, HH, WW), b (F,) or None; stride, pad, dilation (vertical, horizontal). out (N, F, H', W').
+    x (N, C, H, W), w (F, C/groups, HH, WW), b (F,) or None; stride, pad, dilation (vertical, horizontal).
+    out (N, F, H', W').
     """
     shape = (x.shape[0], w.shape[0], *output_shape(x.shape[2:], w.shape[2:], stride, pad, dilation))
     out = output(out, shape, x.dtype)
@@ -45,19 +46,18 @@ def conv_backward_bias(dout, out=None):
     """db (F,) = sum of dout (N, F, H', W') over images and places."""
     n, f, h, w = dout.shape
     out = output(out, f, dout.dtype)
-    _sum_planes(contiguous(dout).reshape(n, f, h * w), out)
+    _sum_planes(f, contiguous(dout).reshape(n, f, h * w), out)
     return out
 
 
 @parallel
-def _sum_planes(dout, db):
+def _sum_planes(channel, dout, db):
     n, f, size = dout.shape
-    for channel in prange(f):
-        total = np.float64(0)
-        for i in range(n):
-            plane = dout[i, channel]
-            part = np.float64(0)
-            for j in range(size):
-                part += plane[j]
-            total += part
-        db[channel] = total
+    total = np.float64(0)
+    for i in range(n):
+        plane = dout[i, channel]
+        part = np.float64(0)
+        for j in range(size):
+            part += plane[j]
+        total += part
+    db[channel] = total
