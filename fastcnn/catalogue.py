@@ -81,7 +81,9 @@ def as_tuple(results):
 
 
 def cast(value, dtype):
-    """`value`, in `dtype` if it is an array of floating-point numbers."""
+    """`value`, in `dtype` if it is an array of floating-point numbers; a dtype itself becomes `dtype`."""
+    if isinstance(value, np.dtype):
+        return np.dtype(dtype)
     floating = isinstance(value, np.ndarray) and value.dtype.kind == "f"
     return value.astype(dtype) if floating else value
 
@@ -275,7 +277,9 @@ _POOL_CASES = _cases(
     thorough=[_pool_case((16, 64, 32, 32), 2, 2), _pool_case((2, 64, 112, 112), 3, 2, 1)],
 )
 _GLOBAL_CASES = _cases(
-    quick=[dict(x=(2, 5, 7, 3))], normal=[dict(x=(0, 2, 3, 3)), dict(x=(3, 63, 1, 1))], thorough=[dict(x=(32, 512, 7, 7))]
+    quick=[dict(x=(2, 5, 7, 3))],
+    normal=[dict(x=(0, 2, 3, 3)), dict(x=(3, 63, 1, 1))],
+    thorough=[dict(x=(32, 512, 7, 7))],
 )
 _AVERAGES = Limit(1e-6, 1e-14, "a sum over the window whose terms may cancel, one division")
 _SPREADS = Limit(3e-7, 1e-15, "one division, then one addition per window")
@@ -324,20 +328,20 @@ def _off_zero(rng, shape, **options):
     return dict(x=x + 1e-3 * np.sign(x), **options)
 
 
-def _activation(name, limit, saved="x", arguments=(), flops=1, **options):
+def _activation(name, limit, saved="x", flops=1, cases=_SHAPES, **options):
     """The entries of an activation; `saved`: whether its derivative takes the input x or the output y."""
 
     def backward(given, results, dout):
         value = given["x"] if saved == "x" else results[0]
-        return {"dout": dout, saved: value, **{k: v for k, v in given.items() if k in options}}
+        return {"dout": dout, saved: value, **{k: v for k, v in given.items() if k != "x"}}
 
     return [
         Op(
-            f"{name}_forward", "activation", _SHAPES, lambda rng, shape: _off_zero(rng, shape, **options), limit,
+            f"{name}_forward", "activation", cases, lambda rng, **case: _off_zero(rng, **case, **options), limit,
             flops=_elements("x", flops), in_place=("x",),
         ),
         Op(
-            f"{name}_backward", "activation", _SHAPES, backward, limit, f"{name}_forward", ("x",),
+            f"{name}_backward", "activation", cases, backward, limit, f"{name}_forward", ("x",),
             _elements("dout", flops + 1), in_place=("dout",),
         ),
     ]  # fmt: skip
@@ -349,25 +353,26 @@ _CHANNEL_CASES = _cases(
     thorough=[dict(shape=(16, 64, 32, 32))],
 )
 
+_ONE_SLOPE = _cases([dict(shape=(3, 5, 2), slopes=1)])
 _ACTIVATION = [
     *_activation("relu", _ROUNDING),
     *_activation("leaky_relu", _ROUNDING, slope=0.1),
     *_activation("elu", _FORMULA, flops=10, alpha=1.3),
-    *_activation("gelu", _FORMULA, flops=20),
+    *_activation("gelu", _FORMULA, flops=20, cases=_SHAPES + _cases([dict(shape=(63, 7), approximate="tanh")])),
     *_activation("sigmoid", _FORMULA, "y", flops=10),
     *_activation("tanh", _FORMULA, "y", flops=10),
     Op(
         "add_forward", "activation", _SHAPES,
-        lambda rng, shape: dict(a=rng.standard_normal(shape), b=rng.standard_normal(shape), relu=True),
+        lambda rng, shape: dict(a=rng.standard_normal(shape), b=rng.standard_normal(shape), relu=len(shape) == 2),
         _ROUNDING, flops=_elements("a", 2), in_place=("a",),
     ),
     Op(
-        "prelu_forward", "activation", _CHANNEL_CASES,
-        lambda rng, shape: _off_zero(rng, shape, slope=rng.uniform(0, 0.5, shape[1])),
+        "prelu_forward", "activation", _CHANNEL_CASES + _ONE_SLOPE,
+        lambda rng, shape, slopes=None: _off_zero(rng, shape, slope=rng.uniform(0, 0.5, slopes or shape[1])),
         _ROUNDING, flops=_elements("x"), in_place=("x",),
     ),
     Op(
-        "prelu_backward", "activation", _CHANNEL_CASES, lambda i, r, g: dict(dout=g, **i),
+        "prelu_backward", "activation", _CHANNEL_CASES + _ONE_SLOPE, lambda i, r, g: dict(dout=g, **i),
         Limit(1e-6, 1e-14, "dslope is a float64 sum of products rounded to the dtype"),
         "prelu_forward", ("x", "slope"), _elements("dout", 3), in_place=("dout",),
     ),
@@ -385,7 +390,8 @@ _NORM_CASES = _cases(
     normal=[
         dict(shape=(1023, 63), relu=True),
         dict(shape=(3, 130, 4), relu=False),
-        dict(shape=(2, 1, 1, 1), relu=False),
+        dict(shape=(5, 1, 1, 1), relu=False),
+        dict(shape=(1, 2, 1, 1), relu=False),
         dict(shape=(0, 3, 2, 2), relu=False),
         dict(shape=(0, 3), relu=False),
         dict(shape=(9, 4, 1, 1), relu=True),
@@ -464,6 +470,11 @@ _DROPOUT = [
         _MASKS, "dropout_forward", ("x",), _elements("dout"), in_place=("dout",),
     ),
     Op(
+        "dropout_mask", "dropout", _SHAPES,
+        lambda rng, shape: dict(shape=shape, p=0.6, key=int(rng.integers(0, 2**63)), dtype=np.dtype(np.float64)),
+        _MASKS,
+    ),
+    Op(
         "mask_multiply", "dropout", _SHAPES,
         lambda rng, shape: dict(x=rng.standard_normal(shape), mask=(rng.random(shape) < 0.5) / 0.5),
         _MASKS, flops=_elements("x"), in_place=("x",),
@@ -478,19 +489,20 @@ _SCORE_CASES = _cases(
     normal=[dict(n=0, c=3), dict(n=1, c=2), dict(n=63, c=1023)],
     thorough=[dict(n=128, c=1000)],
 )
+_SOFT_CASES = _cases(
+    quick=[dict(n=5, c=10, soft=True)], normal=[dict(n=0, c=3, soft=True), dict(n=63, c=1023, soft=True)]
+)
 _LOSS = Limit(1e-6, 1e-14, "exponentials and sums in float64, rounded once")
 
 
-def _scores(rng, n, c, **options):
-    return dict(x=3 * rng.standard_normal((n, c)), y=rng.integers(0, c, n).astype(np.intp), **options)
-
-
-def _soft_scores(rng, n, c):
-    return dict(x=3 * rng.standard_normal((n, c)), y=rng.dirichlet(np.ones(c), n), label_smoothing=0.1)
+def _scores(rng, n, c, soft=False, **options):
+    y = rng.dirichlet(np.ones(c), n) if soft else rng.integers(0, c, n).astype(np.intp)
+    return dict(x=3 * rng.standard_normal((n, c)), y=y, **options)
 
 
 _LOSSES = [
-    Op("softmax_loss", "loss", _SCORE_CASES, lambda rng, n, c: _scores(rng, n, c, label_smoothing=0.1), _LOSS,
+    Op("softmax_loss", "loss", _SCORE_CASES + _SOFT_CASES,
+       lambda rng, **case: _scores(rng, label_smoothing=0.1, **case), _LOSS,
        wrt=("x",), flops=_elements("x", 12), buffers=(1,)),
     Op("svm_loss", "loss", _SCORE_CASES, _scores, _LOSS, wrt=("x",), flops=_elements("x", 4), buffers=(1,)),
     Op("binary_cross_entropy_loss", "loss", _SHAPES,
@@ -504,24 +516,31 @@ _LOSSES = [
 _UPDATE = Limit(1e-6, 5e-15, "a dozen roundings per element, a square root and a division")
 
 
-def _update(name, *state, **options):
-    def inputs(rng, shape):
+def _update(name, *state, variants=(), **options):
+    """The entry of an update rule; `variants`: other options, each tried on a small case."""
+
+    def inputs(rng, shape, **variant):
         arrays = {key: rng.standard_normal(shape) for key in ("w", "dw")}
         arrays |= {key: rng.random(shape) if key in ("g2", "v") else rng.standard_normal(shape) for key in state}
-        return dict(**arrays, lr=0.05, weight_decay=0.01, l1=0.002, grad_scale=0.7, **options)
+        return dict(**arrays, lr=0.05, weight_decay=0.01, l1=0.002, grad_scale=0.7, **{**options, **variant})
 
     arrays = ("w", *state)
+    cases = _SHAPES + _cases([dict(shape=(3, 7), **variant) for variant in variants])
     return Op(
-        name, "optim", _SHAPES, inputs, _UPDATE, flops=_elements("w", 12), in_place=arrays, buffers=tuple(range(len(arrays)))
+        name, "optim", cases, inputs, _UPDATE,
+        flops=_elements("w", 12), in_place=arrays, buffers=tuple(range(len(arrays))),
     )  # fmt: skip
 
 
 _OPTIM = [
     _update("sgd_update"),
-    _update("momentum_update", "v", rho=0.9, nesterov=True),
-    _update("adagrad_update", "g2", eps_inside=True),
-    _update("rmsprop_update", "g2", decay=0.95),
-    _update("adam_update", "m", "v", t=3, decoupled=True),
+    _update(
+        "momentum_update", "v", rho=0.9, nesterov=True,
+        variants=[dict(nesterov=False), dict(lr_in_velocity=True), dict(nesterov=False, lr_in_velocity=True)],
+    ),
+    _update("adagrad_update", "g2", eps=0.01, variants=[dict(eps_inside=True)]),
+    _update("rmsprop_update", "g2", eps=0.01, decay=0.95, variants=[dict(eps_inside=True)]),
+    _update("adam_update", "m", "v", t=3, eps=0.01, decoupled=True, variants=[dict(decoupled=False, eps_inside=True)]),
     Op("squared_norm", "optim", _SHAPES, lambda rng, shape: dict(x=rng.standard_normal(shape)),
        Limit(1e-12, 1e-14, "products and sums in float64"), flops=_elements("x", 2), buffers=()),
 ]  # fmt: skip

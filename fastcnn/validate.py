@@ -1,7 +1,7 @@
 """Every kernel against its float64 reference, and every derivative against numerical differences.
 
-What is compared is the relative error ||k - r|| / ||r|| of each result, with limits that stand in the catalogue. Outputs
-are filled with NaN beforehand, so that an element that a kernel forgets to write shows.
+What is compared is the relative error ||k - r|| / ||r|| of each result, with limits that stand in the catalogue.
+Outputs are filled with NaN beforehand, so that an element that a kernel forgets to write shows.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from fastcnn.catalogue import LEVELS, OPS, as_tuple
+from fastcnn.catalogue import LEVELS, OPS, as_tuple, cast
 
 GRADIENT_LIMIT = 1e-6
 GRADIENT_REASON = "central differences in float64: step 1e-6, so about 1e-16/1e-6 from rounding, 1e-12 from truncation"
@@ -71,14 +71,16 @@ def _known(what, names, known):
 
 def _validate(op, backend, dtype, level, seed):
     cases = op.cases_of(level)
-    verdict = Verdict(op.name, dtype, len(cases), 0.0, getattr(op.limit, dtype), op.limit.reason, None, GRADIENT_LIMIT, [])
+    verdict = Verdict(
+        op.name, dtype, len(cases), 0.0, getattr(op.limit, dtype), op.limit.reason, None, GRADIENT_LIMIT, []
+    )
     for number, case in enumerate(cases):
         rng = np.random.default_rng([seed, number])
         arguments = op.arguments(rng, case, dtype)
-        exact = as_tuple(op.function("reference")(**{k: _as_double(v) for k, v in arguments.items()}))
+        exact = as_tuple(op.function("reference")(**{k: cast(v, np.float64) for k, v in arguments.items()}))
         for call, results in _calls(op, backend, arguments, rng):
             error = max(relative_error(k, r) for k, r in zip(results, exact, strict=True))
-            verdict.error = max(verdict.error, error)
+            verdict.error = float(np.maximum(verdict.error, error))  # hands a NaN on
             if not error <= verdict.limit:
                 verdict.failures.append(f"{call}: error {error:.2g} for {case}")
             if any(isinstance(k, np.ndarray) and k.dtype != dtype for k in results):
@@ -86,28 +88,26 @@ def _validate(op, backend, dtype, level, seed):
         size = sum(a.size for a in arguments.values() if isinstance(a, np.ndarray))
         if op.wrt and dtype == "float64" and 0 < size <= _GRADIENT_ELEMENTS:
             error = gradient_error(op, backend, case, rng)
-            verdict.gradient_error = max(verdict.gradient_error or 0.0, error)
+            verdict.gradient_error = float(np.maximum(verdict.gradient_error or 0.0, error))
             if not error <= GRADIENT_LIMIT:
                 verdict.failures.append(f"numerical gradient: error {error:.2g} for {case}")
     return verdict
 
 
-def _as_double(value):
-    return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
-
-
 def relative_error(result, exact):
-    """||result - exact|| / ||exact||; infinite where one is finite and the other is not."""
+    """||result - exact|| / ||exact|| of the finite elements; infinite where infinities and NaN are not the same."""
     result, exact = np.asarray(result, np.float64), np.asarray(exact, np.float64)
-    if result.shape != exact.shape or not np.array_equal(np.isfinite(result), np.isfinite(exact)):
-        return math.inf
     finite = np.isfinite(exact)
+    if result.shape != exact.shape or not np.array_equal(result[~finite], exact[~finite], equal_nan=True):
+        return math.inf
+    if not np.isfinite(result[finite]).all():
+        return math.inf
     scale = np.linalg.norm(exact[finite])
-    return float(np.linalg.norm((result - exact)[finite]) / (scale if scale > 0 else 1.0))
+    return float(np.linalg.norm(result[finite] - exact[finite]) / (scale if scale > 0 else 1.0))
 
 
 def _calls(op, backend, arguments, rng):
-    """(how it was called, results) for the ways that users call an op: layouts, read-only, given and in-place outputs."""
+    """(how it was called, results) for the ways to call an op: layouts, read-only, given and in-place outputs."""
     function = op.function(backend)
     plain = as_tuple(function(**arguments))
     yield "new output", plain
@@ -160,8 +160,9 @@ def gradient_error(op, backend, case, rng):
         analytic = float(np.sum(gradient * direction))
         # A gradient that all but vanishes is judged by what it is the difference of.
         scale = max(np.linalg.norm(gradient), 1e-3 * np.linalg.norm(dout)) * np.linalg.norm(direction)
-        worst = max(worst, float(abs(slope - analytic) / scale))
-    return worst
+        error = abs(slope - analytic)
+        worst = np.maximum(worst, error / scale if scale > 0 else error)  # hands a NaN on
+    return float(worst)
 
 
 def command(arguments):
@@ -172,7 +173,9 @@ def command(arguments):
         set_num_threads(arguments.threads)
     dtypes = (arguments.dtype,) if arguments.dtype else ("float32", "float64")
     verdicts = []
-    print(f"{'op':<29} {'dtype':<8} {'cases':>5} {'error':>8} {'limit':>8} {'gradient':>9}  verdict  reason of the limit")
+    print(
+        f"{'op':<29} {'dtype':<8} {'cases':>5} {'error':>8} {'limit':>8} {'gradient':>9}  verdict  reason of the limit"
+    )
     for verdict in validate(arguments.op, arguments.backend, dtypes, arguments.level or "normal", arguments.seed):
         verdicts.append(verdict)
         gradient = "-" if verdict.gradient_error is None else f"{verdict.gradient_error:.1e}"
@@ -189,5 +192,11 @@ def command(arguments):
     print(f"{len(verdicts) - failed} passed, {failed} failed")
     if arguments.json:
         with open(arguments.json, "w") as file:
-            json.dump([{**dataclasses.asdict(v), "passed": v.passed} for v in verdicts], file, indent=2)
+            json.dump([_row(verdict) for verdict in verdicts], file, indent=2, allow_nan=False)
     return 1 if failed else 0
+
+
+def _row(verdict):
+    """A verdict for a JSON file, which knows no infinities: errors that are not finite become text."""
+    row = {**dataclasses.asdict(verdict), "passed": verdict.passed}
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}

@@ -1,10 +1,11 @@
 """Losses and their gradients.
 
 Sources: softmax cross-entropy: Bishop, "Pattern recognition and machine learning" (2006), section 4.3.4; label
-smoothing: Szegedy et al., "Rethinking the Inception architecture" (2016), section 7; multi-class hinge: Weston & Watkins
-1999, in the form of Stanford's CS231n; binary cross-entropy: Bishop, section 4.3.2.
+smoothing: Szegedy et al., "Rethinking the Inception architecture" (2016), section 7; multi-class hinge: Weston &
+Watkins 1999, in the form of Stanford's CS231n; binary cross-entropy: Bishop, section 4.3.2.
 
-Each returns the loss, a Python float, and dx of x's shape and dtype, both computed in float64; an empty batch has loss 0.
+Each returns the loss, a Python float, and dx of x's shape and dtype, both computed in float64; the loss of an empty
+batch is 0.
 """
 
 import numpy as np

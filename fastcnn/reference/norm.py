@@ -1,7 +1,7 @@
 """Batch and group normalisation; layer norm is one group, instance norm is as many groups as channels.
 
-Sources: Ioffe & Szegedy, "Batch normalization" (2015), algorithm 1 and section 3; Wu & He, "Group normalization" (2018),
-section 3; layer norm: Ba, Kiros, Hinton 2016; instance norm: Ulyanov, Vedaldi, Lempitsky 2016.
+Sources: Ioffe & Szegedy, "Batch normalization" (2015), algorithm 1 and section 3; Wu & He, "Group normalization"
+(2018), section 3; layer norm: Ba, Kiros, Hinton 2016; instance norm: Ulyanov, Vedaldi, Lempitsky 2016.
 
 Shapes: x, out, dout (N, C, ...), rank 2 or more; gamma, beta (C,); variances are biased. Everything is computed in
 float64 and rounded once.

@@ -69,10 +69,10 @@ def adam_update(
     grad_scale=1.0,
     out=None,
 ):
-    """m' = beta1 m + (1 - beta1) g, v' = beta2 v + (1 - beta2) g^2, w' = w - lr mhat / root(vhat). Returns (w', m', v').
+    """m' = beta1 m + (1 - beta1) g, v' = beta2 v + (1 - beta2) g^2, w' = w - lr mhat / root(vhat).
 
     mhat = m' / (1 - beta1^t), vhat = v' / (1 - beta2^t); t counts steps from 1. `decoupled` (AdamW): g is without
-    weight decay, and w' = w - lr (mhat / root(vhat) + weight_decay w).
+    weight decay, and w' = w - lr (mhat / root(vhat) + weight_decay w). Returns (w', m', v').
     """
     g = _gradient(w, dw, 0.0 if decoupled else weight_decay, l1, grad_scale)
     m = beta1 * m + (1 - beta1) * g
