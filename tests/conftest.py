@@ -11,6 +11,8 @@ import pytest
 
 import fastcnn
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # several test processes share the cores: waiting must not use them
+
 TESTS = pathlib.Path(__file__).resolve().parent
 PACKAGE = pathlib.Path(fastcnn.__file__).resolve().parent
 

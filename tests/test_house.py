@@ -1,0 +1,402 @@
+"""The rules of the house, checked on the text of the package and on its modules."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+import sys
+
+import pytest
+from numba.core.dispatcher import Dispatcher
+
+import fastcnn
+from fastcnn.catalogue import FLOORS, OPS
+from fastcnn.cpu import jit
+from fastcnn.cpu.cache import KernelCache
+
+PACKAGE = pathlib.Path(fastcnn.__file__).resolve().parent
+FILES = {file.relative_to(PACKAGE).as_posix(): file for file in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
+
+# Modules of a floor that hold no ops: the tools that its families are made with.
+TOOLS = {"cpu": {"jit", "cache", "arrays", "elementwise", "microkernel", "moves", "gemm", "random"}, "reference": set()}
+# Functions that a floor lacks: {(floor, "family.function"): reason}.
+LACKING = {}
+
+# Arrows go down only: a part imports parts of a lower level, or itself.
+LEVEL = {
+    "common": 0, "shapes": 0,
+    "reference": 1, "cpu": 1, "cuda": 1,
+    "layers": 2,
+    "catalogue": 3, "optim": 3, "data": 3,
+    "nn": 4, "validate": 4,
+    "train": 5, "compat": 5,
+    "bench": 6,
+    "info": 7,
+    "cli": 8, "__main__": 9,
+}  # fmt: skip
+ROOT_MAY_IMPORT = {"layers"}  # `import fastcnn` stays light; the rest is imported when first used
+CORE_DEPENDENCIES = {"numpy", "numba", "llvmlite"}  # llvmlite comes with numba
+COMPILED = ("cpu/", "cuda/")  # floors that may import numba
+
+FLOOR_FILES = (*COMPILED, "reference/", "common/")
+CPU_FILES = [name for name in FILES if name.startswith("cpu/")]
+MAKERS = {"jit", "parallel", "intrinsic"}  # what compiles on the CPU floor
+
+
+def module_name(file):
+    """fastcnn.cpu.conv for cpu/conv/__init__.py."""
+    parts = ["fastcnn", *pathlib.PurePosixPath(file).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_function(node):
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+
+
+def at_import(tree):
+    """The nodes that run when a module is imported: all but the bodies of functions."""
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if is_function(node) or isinstance(node, ast.Lambda):
+            for part in (*getattr(node, "decorator_list", ()), node.args):
+                yield part
+                yield from at_import(part)
+        else:
+            yield from at_import(node)
+
+
+def dotted(node):
+    """ "a.b.c" for such an expression, or for the function of a call of it; else None."""
+    if isinstance(node, ast.Call):
+        return dotted(node.func)
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def imports(nodes):
+    """(module, name or None) for every import among the nodes."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def decorators(function):
+    return {dotted(decorator) for decorator in function.decorator_list}
+
+
+def kernels(tree):
+    """The functions of a module that are compiled."""
+    return [node for node in tree.body if is_function(node) and decorators(node) & {"jit", "parallel"}]
+
+
+def parameters(function):
+    a = function.args
+    return [argument.arg for argument in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
+
+
+# ---- floors
+
+
+def families(floor):
+    """{family: {name: function}} of a floor."""
+    found = {}
+    for path in sorted((PACKAGE / floor).iterdir()):
+        family = path.stem
+        if not family.startswith("_") and family not in TOOLS[floor] and (path.suffix == ".py" or path.is_dir()):
+            own = f"fastcnn.{floor}.{family}"
+            found[family] = {
+                name: function
+                for name, function in vars(importlib.import_module(own)).items()
+                if inspect.isfunction(function) and f"{function.__module__}.".startswith(f"{own}.") and name[0] != "_"
+            }
+    return found
+
+
+@pytest.mark.parametrize("floor", [floor for floor in FLOORS if floor != "reference"])
+def test_floors_have_the_same_functions_with_the_same_signatures(floor):
+    def signatures(name):
+        return {
+            f"{family}.{function}": str(inspect.signature(value))
+            for family, functions in families(name).items()
+            for function, value in functions.items()
+        }
+
+    reference, other = signatures("reference"), signatures(floor)
+    assert {name for name in reference if name not in other} == {name for f, name in LACKING if f == floor}
+    assert {name for name in other if name not in reference} == {name for f, name in LACKING if f == "reference"}
+    assert {name: other[name] for name in other if name in reference} == {
+        name: reference[name] for name in reference if name in other
+    }
+    assert all(LACKING.values())
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_every_function_of_a_floor_is_in_the_catalogue(floor):
+    functions = [(family, name) for family, functions in families(floor).items() for name in functions]
+    lacking = {tuple(name.split(".")) for f, name in LACKING if f == floor}
+    assert sorted({*functions} | lacking) == sorted((op.family, op.name) for op in OPS.values())
+
+
+def test_the_catalogue_names_each_op_once():
+    names = [
+        node.args[0].value
+        for node in ast.walk(TREES["catalogue.py"])
+        if isinstance(node, ast.Call) and dotted(node) in ("Op", "_update") and isinstance(node.args[0], ast.Constant)
+    ]
+    assert len(names) == len(set(names))
+    assert set(names) <= set(OPS)
+
+
+# ---- imports
+
+
+def imports_upwards():
+    """(file, module) for each import of what is not below the importer; a part without a level is an error."""
+    for name, tree in TREES.items():
+        part = name.split("/")[0].removesuffix(".py")
+        for module, imported in imports(ast.walk(tree)):
+            if module == "fastcnn" and imported in LEVEL:
+                module = f"fastcnn.{imported}"
+            target = module.split(".")[1] if module.startswith("fastcnn.") else part
+            allowed = target in ROOT_MAY_IMPORT if part == "__init__" else LEVEL[target] < LEVEL[part]
+            if target != part and not allowed:
+                yield name, module
+
+
+def test_arrows_go_down_only():
+    parts = {name.split("/")[0].removesuffix(".py") for name in FILES}
+    assert parts - {"__init__"} - set(LEVEL) == set(), "these need a level in this test"
+    assert list(imports_upwards()) == []
+
+
+def test_only_core_dependencies_are_imported_at_the_top():
+    """Optional ones are imported inside the function that needs them; numba only by the compiled floors."""
+    foreign, compilers = [], []
+    for name, tree in TREES.items():
+        top = {module.split(".")[0] for module, _ in imports(at_import(tree))}
+        foreign += [(name, module) for module in top - set(sys.stdlib_module_names) - CORE_DEPENDENCIES - {"fastcnn"}]
+        compilers += [name for _ in top & {"numba", "llvmlite"} if not name.startswith(COMPILED)]
+    assert foreign == []
+    assert compilers == []
+
+
+def test_the_reference_needs_no_compiler(run_python):
+    run_python("""
+        import sys
+        import numpy as np
+        import fastcnn
+        fastcnn.set_backend("reference")
+        fastcnn.layers.relu_forward(np.ones(3))
+        assert "numba" not in sys.modules
+    """)
+
+
+# ---- compiled code
+
+
+def test_compiler_flags_live_in_one_place():
+    makers = {"jit", "njit", "vectorize", "guvectorize", "stencil", "cfunc", "prange", "generated_jit"}
+    dotted_makers = {f"{module}.{maker}" for module in ("numba", "nb", "cuda", "numba.cuda") for maker in makers}
+    offences = []
+    for name, tree in TREES.items():
+        if name in ("cpu/jit.py", "cuda/jit.py"):
+            continue
+        offences += [
+            (name, module, imported)
+            for module, imported in imports(ast.walk(tree))
+            if module.split(".")[0] == "numba" and imported in makers
+        ]
+        for node in ast.walk(tree):
+            flag = isinstance(node, ast.keyword) and node.arg in ("fastmath", "error_model", "nogil", "nopython")
+            if flag or isinstance(node, ast.Attribute) and dotted(node) in dotted_makers:
+                offences.append((name, node.lineno))
+    assert offences == []
+
+
+def test_fast_math_keeps_nan_and_infinity():
+    assert not jit.FASTMATH & {"fast", "nnan", "ninf"}
+    flags = [node for node in ast.walk(TREES["cpu/jit.py"]) if isinstance(node, ast.keyword) and node.arg == "fastmath"]
+    assert [ast.unparse(flag.value) for flag in flags] == ["set(FASTMATH)"]
+
+
+def dispatchers():
+    """{(module, name): dispatcher} of the CPU floor: its helpers, and what runs the tasks of its kernels."""
+    found = {}
+    for name in CPU_FILES:
+        for key, value in vars(importlib.import_module(module_name(name))).items():
+            dispatcher = value._run if isinstance(value, jit.parallel) else value
+            if isinstance(dispatcher, Dispatcher):
+                found[module_name(name), key] = dispatcher
+    return found
+
+
+def test_every_kernel_has_the_flags_of_its_floor():
+    found = dispatchers()
+    assert len(found) > 50
+    for name, dispatcher in found.items():
+        options = dispatcher.targetoptions
+        assert options["fastmath"] == jit.FASTMATH and options["nogil"] and options["error_model"] == "numpy", name
+
+
+def test_no_two_kernels_share_a_cache_file():
+    users = {}
+    for dispatcher in dispatchers().values():
+        if isinstance(dispatcher._cache, KernelCache):
+            users.setdefault(dispatcher._cache._name, set()).add(dispatcher)
+    assert len(users) > 40
+    assert [name for name, kernels in users.items() if len(kernels) > 1] == []
+
+
+def test_kernels_are_made_at_import():
+    """By no function that runs later. One that makes several of a kind tells each its name, or they miss the cache."""
+    offences = []
+    for name, tree in TREES.items():
+        if name == "cpu/jit.py":
+            continue
+        outside, inside = set(at_import(tree)), {}
+        for function in filter(is_function, tree.body):
+            for node in ast.walk(function):
+                makes = isinstance(node, ast.Call) and dotted(node) in MAKERS
+                makes |= is_function(node) and bool(decorators(node) & MAKERS)
+                if makes and node not in outside:
+                    inside.setdefault(function.name, []).append(node)
+        for function, makers in inside.items():
+            calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and dotted(node) == function]
+            named = all(any(k.arg == "name" for k in node.keywords) for node in makers if dotted(node) == "parallel")
+            if not (calls and outside.issuperset(calls) and named):
+                offences.append((name, function))
+    assert offences == []
+
+
+def test_no_kernel_takes_a_function_as_an_argument():
+    """Such a kernel misses the cache every time, too."""
+    offences = []
+    for name in CPU_FILES:
+        for kernel in kernels(TREES[name]):
+            called = {dotted(node) for node in ast.walk(kernel) if isinstance(node, ast.Call)}
+            offences += [(name, kernel.name, argument) for argument in called & set(parameters(kernel))]
+    assert offences == []
+
+
+def test_random_numbers_have_a_seed():
+    """No floor draws from NumPy's streams; elsewhere only what promises NumPy's global stream uses that."""
+    offences = []
+    for name, tree in TREES.items():
+        allowed = {"default_rng", "Generator", "Philox"} | (
+            {"seed", "rand"} if name.startswith(("layers/", "compat/")) else set()
+        )
+        allowed = set() if name.startswith(FLOOR_FILES) else allowed
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and dotted(node.value) in ("np.random", "numpy.random"):
+                if node.attr not in allowed:
+                    offences.append((name, node.lineno, node.attr))
+    assert offences == []
+
+
+def test_nothing_is_remembered_by_identity():
+    """No `id(`; and no cache on a function that takes arguments, arrays among them, on the floors and in the layers."""
+    offences = []
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and dotted(node) == "id":
+                offences.append((name, node.lineno, "id"))
+            if is_function(node) and name.startswith((*FLOOR_FILES, "layers/")):
+                caches = {str(d).split(".")[-1] for d in decorators(node)} & {"cache", "lru_cache", "cached_property"}
+                if caches and parameters(node):
+                    offences.append((name, node.lineno, node.name))
+    assert offences == []
+
+
+def test_every_intrinsic_has_a_python_stand_in():
+    """`_x` of the compiler, `_x_python` with the same parameters, and `x`, which is one of the two."""
+    found = 0
+    for name in CPU_FILES:
+        tree = TREES[name]
+        functions = {node.name: node for node in tree.body if is_function(node)}
+        assigned = {
+            dotted(node.targets[0]): ast.unparse(node.value) for node in tree.body if isinstance(node, ast.Assign)
+        }
+        for function in functions.values():
+            if "intrinsic" in decorators(function):
+                if function.name == "_run_tasks":  # the class _Interpreted stands in for the kernel around it
+                    continue
+                stand_in = functions[f"{function.name}_python"]
+                assert parameters(stand_in) == parameters(function)[1:]  # all but the typing context
+                choice = f"{stand_in.name} if config.DISABLE_JIT else {function.name}"
+                assert assigned[function.name.removeprefix("_")] == choice
+                found += 1
+    assert found
+
+
+# ---- texts
+
+
+def test_everything_public_has_a_docstring():
+    bare = [(name, "the module") for name, tree in TREES.items() if tree.body and not ast.get_docstring(tree)]
+    for name, tree in TREES.items():
+        for node in tree.body:
+            public = (is_function(node) or isinstance(node, ast.ClassDef)) and not node.name.startswith("_")
+            if public and not ast.get_docstring(node):
+                bare.append((name, node.name))
+    assert bare == []
+
+
+def test_public_functions_stand_before_kernels():
+    offences = []
+    for name in CPU_FILES:
+        kernel_met = False
+        for node in filter(is_function, TREES[name].body):
+            kernel_met |= node in kernels(TREES[name])
+            if kernel_met and not node.decorator_list and not node.name.startswith("_"):
+                offences.append((name, node.name))
+    assert offences == []
+
+
+# ---- importing
+
+
+def test_importing_compiles_nothing_and_changes_nothing(run_python):
+    """All modules of the package, in a fresh process: the compiler's settings and threads are as before."""
+    run_python("""
+        import gc, os, pkgutil, importlib, sys
+        import numba
+        import numba.np.ufunc.parallel as threading_layer
+        from numba.core import config, event
+        from numba.core.dispatcher import Dispatcher
+
+        def settings():
+            return {name: repr(value) for name, value in vars(config).items() if name.isupper()}
+
+        before, environment, switch = settings(), dict(os.environ), sys.getswitchinterval()
+        with event.install_recorder("numba:compile") as compiled:
+            import fastcnn
+            for module in pkgutil.walk_packages(fastcnn.__path__, "fastcnn."):
+                if not module.name.endswith("__main__"):
+                    importlib.import_module(module.name)
+        assert not compiled.buffer, compiled.buffer
+        kernels = [k for k in gc.get_objects() if isinstance(k, Dispatcher) and "fastcnn" in k.py_func.__module__]
+        assert len(kernels) > 50 and not any(kernel.overloads for kernel in kernels)
+        assert settings() == before
+        assert os.environ == environment and sys.getswitchinterval() == switch
+        assert not threading_layer._is_initialized
+        optional = {"tqdm", "rich", "matplotlib", "PIL", "safetensors", "scipy", "torch", "pandas", "sklearn"}
+        assert not optional & set(sys.modules), optional & set(sys.modules)
+    """)
+
+
+def test_importing_is_light(run_python):
+    """`import fastcnn` alone loads neither the compiler nor the floors, nets and data behind it."""
+    run_python("""
+        import sys
+        import fastcnn
+        loaded = {name.split(".")[1] for name in sys.modules if name.startswith("fastcnn.")}
+        assert loaded <= {"layers", "common"}, loaded
+        assert "numba" not in sys.modules
+        assert fastcnn.layers.relu_forward
+        assert set(dir(fastcnn)) >= set(fastcnn.__all__)
+    """)

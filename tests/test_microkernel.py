@@ -1,0 +1,79 @@
+"""The micro-kernel: against its Python stand-in and float64, within its buffers, for every width of vectors."""
+
+import sys
+import textwrap
+
+import pytest
+from numba.core.codegen import get_host_cpu_features
+
+from fastcnn.cpu import microkernel
+
+# C += A B from panels whose memory ends (or begins) at a guard page.
+TILES = textwrap.dedent("""
+    import numba
+    import numpy as np
+    from guarded import SIDES, guarded
+    from fastcnn.cpu import microkernel
+    from fastcnn.cpu.microkernel import ROWS, _multiply_tile_python, columns, multiply_tile, tile_columns
+
+    @numba.njit
+    def multiply(k, a, a_start, b, b_start, c, c_start):
+        multiply_tile(k, a, a_start, b, b_start, c, c_start)
+        return tile_columns(a)
+
+    def check(dtype, k, side, skip=0):
+        width, rng = columns(dtype), np.random.default_rng(k)
+        a, b, c = (rng.standard_normal(size, dtype).astype(float) for size in (k * ROWS, k * width, ROWS * width))
+        exact = c + (a.reshape(k, ROWS).T @ b.reshape(k, width)).ravel()
+        lead = np.full(skip, np.nan)
+        a, b, c = (guarded(np.concatenate([lead, v]).astype(dtype), side) for v in (a, b, c))
+        python = c.copy()
+        _multiply_tile_python(k, a, skip, b, skip, python, skip)
+        assert multiply(k, a, skip, b, skip, c, skip) == width
+        for got in (c, python):
+            assert np.isnan(got[:skip]).all()
+            limit = (1 + np.sqrt(k)) * np.finfo(dtype).eps  # k roundings, at random up or down
+            assert np.linalg.norm(got[skip:] - exact) <= limit * np.linalg.norm(exact)
+
+    for dtype in (np.float32, np.float64):
+        for k in (0, 1, 2, 7, 256, 1023):
+            for side in SIDES:
+                check(dtype, k, side)
+            check(dtype, k, "after", skip=5)
+""")
+
+# Ops that are made of it.
+OPS = textwrap.dedent("""
+    from fastcnn.validate import validate
+    verdicts = validate(["affine_forward", "conv_forward"], dtypes=["float32"], level="quick")
+    assert [verdict.failures for verdict in verdicts] == [[], []]
+""")
+
+# Other vectors than this machine's: the environment that chooses them, and their width in bytes.
+NARROWER = {
+    "sse2": ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, 16),
+    "avx2": ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"}, 32),
+    "avx off": ({"NUMBA_ENABLE_AVX": "0"}, 16),
+}
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="guard pages are made with mprotect")
+
+
+def test_multiplies_right_and_within_its_buffers(run_python):
+    run_python(TILES)
+
+
+@pytest.mark.parametrize("name", NARROWER)
+def test_narrower_vectors(name, run_python):
+    """The code for other CPUs, compiled on this one, which can run it."""
+    environment, width = NARROWER[name]
+    if "+fma" in environment.get("NUMBA_CPU_FEATURES", "") and "+fma" not in get_host_cpu_features():
+        pytest.skip("this CPU has no AVX2 and FMA")
+    ops = OPS if "NUMBA_CPU_NAME" in environment else ""  # once for each width will do
+    run_python(TILES + f"assert microkernel.VECTOR_BYTES == {width}\n" + ops, **environment)
+
+
+def test_the_block_fits_the_registers():
+    registers = 32 if microkernel.VECTOR_BYTES == 64 else 16
+    assert microkernel.ROWS * microkernel.VECTORS + microkernel.VECTORS + 1 <= registers
+    assert microkernel.columns("float32") == 2 * microkernel.columns("float64")
