@@ -3,7 +3,7 @@
 The nets, the solver and the plain layers below are small re-creations. Everything takes its layer functions from a
 namespace, so that the two differ in nothing but the import.
 """
-# ruff: noqa: NPY002  NumPy's global stream is part of the contract
+
 
 import importlib
 from itertools import pairwise

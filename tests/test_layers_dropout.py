@@ -1,5 +1,5 @@
 """Dropout."""
-# ruff: noqa: NPY002  NumPy's global stream is part of the contract
+
 
 import numpy as np
 import pytest

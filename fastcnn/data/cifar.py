@@ -49,6 +49,7 @@ _VERSIONS = (
 
 
 def recognises(path):
+    """Whether `path` is a folder of CIFAR files."""
     return _locate(path) is not None
 
 

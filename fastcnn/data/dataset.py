@@ -84,6 +84,7 @@ def check_labels(y, images, classes, what):
 
 
 def read_only(array):
+    """A view of an array that cannot be written to."""
     view = array.view()
     view.flags.writeable = False
     return view

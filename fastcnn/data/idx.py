@@ -25,6 +25,7 @@ _FILES = [(part, kind) for part in ("train", "t10k") for kind in ("images-idx3",
 
 
 def recognises(path):
+    """Whether `path` is a folder of IDX files."""
     return any(_find(path, *file) for file in _FILES)
 
 

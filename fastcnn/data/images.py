@@ -17,6 +17,7 @@ _TEST_FRACTION = 0.2
 
 
 def recognises(path):
+    """Whether `path` is a folder of image folders."""
     return path.is_dir() and (_has_parts(path) or any(_image_files(folder) for folder in _class_folders(path)))
 
 

@@ -11,6 +11,7 @@ _MOST_CLASSES = 2**16  # one wild label must not ask for a billion names
 
 
 def recognises(path):
+    """Whether `path` is an .npz file."""
     return path.is_file() and path.suffix.lower() == ".npz"
 
 

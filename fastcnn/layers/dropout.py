@@ -69,7 +69,7 @@ def dropout_forward(
     inverted, save_mask = param.get("inverted", True), param.get("save_mask", True)
 
     if key is None and "seed" in param:
-        np.random.seed(param["seed"])  # noqa: NPY002  the global stream is the contract
+        np.random.seed(param["seed"])
     if not training:
         return checks.deliver(x if inverted else x * p, None, out), (param, None)
     dropout = floor("dropout")
@@ -79,7 +79,7 @@ def dropout_forward(
             KeyedMask(x.shape, p, key),
         )
     if key is None:
-        mask = np.asarray((np.random.rand(*x.shape) < p) / (p if inverted else 1))  # noqa: NPY002
+        mask = np.asarray((np.random.rand(*x.shape) < p) / (p if inverted else 1))
     else:
         mask = dropout.dropout_mask(x.shape, p, key, x.dtype)
         mask = mask if inverted else np.sign(mask)

@@ -1,7 +1,7 @@
 """Initial weights. Every function draws from the generator given and returns an array of the shape and dtype given.
 
-Sources: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010), equations
-12 and 16; He et al., "Delving Deep into Rectifiers" (2015), equation 10.
+Sources: Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010),
+equations 12 and 16; He et al., "Delving Deep into Rectifiers" (2015), equation 10.
 """
 
 import math

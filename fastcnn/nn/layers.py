@@ -1,4 +1,4 @@
-"""Stateful layers: each owns its parameters, their gradients and its buffers, so that a step allocates next to nothing."""
+"""Stateful layers: each owns parameters, their gradients and its buffers, so that a step allocates next to nothing."""
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class Conv2d(Module):
         self.stride, self.padding = checks.pair("stride", stride, 1), checks.pair("padding", padding, 0)
         self.dilation = checks.pair("dilation", dilation, 1)
         self.groups = checks.integer("groups", groups, 1)
+        in_channels = checks.integer("in_channels", in_channels, 1)
+        out_channels = checks.integer("out_channels", out_channels, 1)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"groups: expected a divisor of {in_channels} and {out_channels}, got {groups}")
         shape = (out_channels, in_channels // groups, *checks.pair("kernel_size", kernel_size, 1))
@@ -43,13 +45,15 @@ class Conv2d(Module):
         return filters, *checks.window(shape[1:], kernel, self.stride, self.padding, self.dilation)
 
     def forward(self, x):
+        x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
-        self._x = x
         bias = None if self.bias is None else self.bias.data
         out = self._buffer("out", (len(x), *self.output_shape(x.shape[1:])), x.dtype)
-        return layers.conv_forward(x, self.weight.data, bias, out=out, **self._geometry())[0]
+        self._out = layers.conv_forward(x, self.weight.data, bias, out=out, **self._geometry())[0]
+        return self._out
 
     def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
         conv, x, weight, geometry = floor("conv"), self._x, self.weight, self._geometry()
         conv.conv_backward_filter(dout, x, weight.data.shape, **geometry, out=weight.grad)
         if self.bias is not None:
@@ -70,7 +74,8 @@ class Linear(Module):
 
     def __init__(self, in_features, out_features, bias=True, relu=False, rng=None, dtype=np.float32):
         initialiser = initialisers.kaiming if relu else initialisers.xavier
-        weight = initialiser(rng or np.random.default_rng(), (in_features, out_features), dtype=dtype)
+        shape = checks.integer("in_features", in_features, 1), checks.integer("out_features", out_features, 1)
+        weight = initialiser(rng or np.random.default_rng(), shape, dtype=dtype)
         self.weight = Parameter(weight)
         self.bias = Parameter(initialisers.constant(out_features, dtype=dtype)) if bias else None
 
@@ -78,14 +83,16 @@ class Linear(Module):
         return self.weight.data.shape[1:]
 
     def forward(self, x):
+        x = self._input(x)
+        checks.rank("x", x, "(N, D)")
         checks.shape("x", x, (len(x), self.weight.data.shape[0]))
-        self._x = x
         bias = None if self.bias is None else self.bias.data
         out = self._buffer("out", (len(x), self.weight.data.shape[1]), x.dtype)
-        return floor("linear").affine_forward(x, self.weight.data, bias, out=out)
+        self._out = floor("linear").affine_forward(x, self.weight.data, bias, out=out)
+        return self._out
 
     def backward(self, dout, need_dx=True):
-        linear = floor("linear")
+        dout, linear = self._output_gradient(dout), floor("linear")
         linear.affine_backward_weight(dout, self._x, out=self.weight.grad)
         if self.bias is not None:
             linear.affine_backward_bias(dout, out=self.bias.grad)
@@ -109,43 +116,49 @@ class BatchNorm2d(Module):
     statistics = ("running_mean", "running_var")
 
     def __init__(self, channels, eps=1e-5, momentum=0.9, relu=False, dtype=np.float32):
-        self.eps, self.momentum, self.relu = checks.number("eps", eps, 0), checks.number("momentum", momentum, 0, 1), relu
+        self.eps, self.momentum = checks.number("eps", eps, 0), checks.number("momentum", momentum, 0, 1)
+        self.relu, channels = relu, checks.integer("channels", channels, 1)
         self.weight = Parameter(initialisers.constant(channels, 1, dtype))
         self.bias = Parameter(initialisers.constant(channels, 0, dtype))
         self.running_mean, self.running_var = np.zeros(channels, dtype), np.ones(channels, dtype)
 
     def forward(self, x):
+        x = self._input(x)
         checks.at_least_2d("x", x)
         checks.shape("x", x, (len(x), len(self.weight.data), *x.shape[2:]))
-        norm, out = floor("norm"), self._buffer("out", x.shape, x.dtype)
-        self._x, parameters = x, (self.weight.data, self.bias.data)
+        norm, parameters = floor("norm"), (self.weight.data, self.bias.data)
+        self._out = out = self._buffer("out", x.shape, x.dtype)
+        self._in_training = self.training
         if not self.training:
             self._moments = self.running_mean, self.running_var
             return norm.batchnorm_inference(x, *parameters, *self._moments, self.eps, self.relu, out)
-        out, *self._moments = norm.batchnorm_forward(x, *parameters, self.eps, self.relu, out)
+        _, *self._moments = norm.batchnorm_forward(x, *parameters, self.eps, self.relu, out)
         if x.size:
-            for running, batch in zip((self.running_mean, self.running_var), self._moments):
-                running *= self.momentum
-                running += (1 - self.momentum) * batch
+            for running, batch in zip((self.running_mean, self.running_var), self._moments, strict=True):
+                # In one assignment: an interrupt must not leave it half done.
+                running[...] = self.momentum * running + (1 - self.momentum) * batch
         return out
 
     def backward(self, dout, need_dx=True):
-        norm, dx = floor("norm"), self._buffer("dx", dout.shape, dout.dtype)
-        function = norm.batchnorm_backward if self.training else norm.batchnorm_inference_backward
+        dout, norm = self._output_gradient(dout), floor("norm")
+        dx = self._buffer("dx", dout.shape, dout.dtype)
+        function = norm.batchnorm_backward if self._in_training else norm.batchnorm_inference_backward
         parameters = (self.weight.data, self.bias.data)
         dx, dgamma, dbeta = function(dout, self._x, *parameters, *self._moments, self.eps, self.relu, dx)
         self.weight.grad[...], self.bias.grad[...] = dgamma, dbeta
-        return dx
+        return dx if need_dx else None
 
 
 class ReLU(Module):
     """max(x, 0)."""
 
     def forward(self, x):
-        self._x = x
-        return floor("activation").relu_forward(x, out=self._buffer("out", x.shape, x.dtype))
+        x = self._input(x)
+        self._out = floor("activation").relu_forward(x, out=self._buffer("out", x.shape, x.dtype))
+        return self._out
 
     def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
         if need_dx:
             out = self._buffer("dx", dout.shape, dout.dtype)
             return floor("activation").relu_backward(dout, self._x, out=out)
@@ -158,17 +171,21 @@ class MaxPool2d(Module):
         self.size = checks.pair("kernel_size", kernel_size, 1)
         self.stride = self.size if stride is None else checks.pair("stride", stride, 1)
         self.padding = checks.pair("padding", padding, 0)
+        if any(2 * pad > size for pad, size in zip(self.padding, self.size, strict=True)):
+            raise ValueError(f"padding: expected at most half the window {self.size}, got {self.padding}")
 
     def output_shape(self, shape):
         return shape[0], *checks.window(shape[1:], self.size, self.stride, self.padding)
 
     def forward(self, x):
+        x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
-        self._x = x
         out = self._buffer("out", (len(x), *self.output_shape(x.shape[1:])), x.dtype)
-        return floor("pool").max_pool_forward(x, self.size, self.stride, self.padding, out)
+        self._out = floor("pool").max_pool_forward(x, self.size, self.stride, self.padding, out)
+        return self._out
 
     def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
         if need_dx:
             out = self._buffer("dx", self._x.shape, self._x.dtype)
             return floor("pool").max_pool_backward(dout, self._x, self.size, self.stride, self.padding, out)
@@ -188,18 +205,21 @@ class Dropout(Module):
     def __init__(self, drop=0.5, key=0):
         if not 0 <= checks.number("drop", drop) < 1:
             raise ValueError(f"drop: expected a number in [0, 1), got {drop}")
-        self.keep, self.key, self.step = 1 - drop, key, 0
+        self.keep, self.key, self.step = 1 - drop, checks.integer("key", key, 0, 2**64 - 1), 0
 
     def forward(self, x):
+        self._out = x = self._input(x)
         self._active = self.training and self.keep < 1
         if not self._active:
             return x
         self.step += 1
         self._step_key = derive_key(self.key, self.step)
         out = self._buffer("out", x.shape, x.dtype)
-        return floor("dropout").dropout_forward(x, self.keep, self._step_key, out)
+        self._out = floor("dropout").dropout_forward(x, self.keep, self._step_key, out)
+        return self._out
 
     def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
         if not self._active or not need_dx:
             return dout if need_dx else None
         out = self._buffer("dx", dout.shape, dout.dtype)
@@ -213,17 +233,25 @@ class Flatten(Module):
         return (int(np.prod(shape)),)
 
     def forward(self, x):
-        self._shape = x.shape
-        return x.reshape(len(x), int(np.prod(x.shape[1:])))
+        x = self._input(x)
+        checks.at_least_2d("x", x)
+        self._out = x.reshape(len(x), *self.output_shape(x.shape[1:]))
+        return self._out
 
     def backward(self, dout, need_dx=True):
-        return dout.reshape(self._shape) if need_dx else None
+        dout = self._output_gradient(dout)
+        return dout.reshape(self._x.shape) if need_dx else None
 
 
 class Sequential(Module):
-    """Layers one after the other, named "0", "1", ... as in torchvision's state dicts."""
+    """Layers one after the other, named "0", "1", ... as in torchvision's state dicts.
+
+    Each stands there once: it remembers one forward pass.
+    """
 
     def __init__(self, *modules):
+        if len(set(map(id, modules))) != len(modules):
+            raise ValueError("modules: expected different layers, got one of them twice")
         self.layers = list(modules)
 
     def children(self):

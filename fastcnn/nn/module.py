@@ -2,29 +2,38 @@
 
 import numpy as np
 
+from fastcnn.layers import checks
+
 
 class Parameter:
     """An array that is learned, `data`, and the gradient `grad` that the last backward pass left.
 
     A layer writes into these arrays and never replaces them, so that both may be views of one flat buffer.
+
+    Raises
+    ------
+    TypeError
+        If `data` is neither float32 nor float64.
     """
 
     __slots__ = ("data", "grad")
 
     def __init__(self, data):
-        self.data, self.grad = data, np.zeros_like(data)
+        (self.data,) = checks.floats(data=data)
+        self.grad = np.zeros(self.data.shape, self.data.dtype)
 
 
 class Module:
     """A layer or a composition of layers.
 
-    A subclass defines `forward(x)`, `backward(dout, need_dx)` and `output_shape(shape)`. Parameters are attributes of type
-    `Parameter`, sub-layers attributes of type `Module`; arrays that are saved but not learned are named in `statistics`.
-    What `forward` and `backward` return is valid until the same layer runs again.
+    A subclass defines `forward(x)`, `backward(dout, need_dx)` and `output_shape(shape)`. Parameters are attributes of
+    type `Parameter`, sub-layers attributes of type `Module`; arrays that are saved but not learned are named in
+    `statistics`. What `forward` and `backward` return is valid until the same layer runs again.
     """
 
     training = True
     statistics = ()
+    _x = _out = None  # input and output of the last forward pass, None while there is none
 
     def __call__(self, x):
         return self.forward(x)
@@ -83,17 +92,38 @@ class Module:
         Raises
         ------
         ValueError
-            If names are missing or unknown, or a shape differs; nothing is changed then.
+            If names are missing or unknown, a shape differs, or an array holds no numbers; nothing is changed then.
         """
         own = self.state_dict()
         if own.keys() != state.keys():
             missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
             raise ValueError(f"state: not of this net; missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+        given = {name: checks.as_array(f"state[{name!r}]", array) for name, array in state.items()}
         for name, array in own.items():
-            if np.shape(state[name]) != array.shape:
-                raise ValueError(f"state[{name!r}]: expected shape {array.shape}, got {np.shape(state[name])}")
+            checks.shape(f"state[{name!r}]", given[name], array.shape)
+            if given[name].dtype.kind not in "fiu":
+                raise ValueError(f"state[{name!r}]: expected numbers, got {given[name].dtype}")
         for name, array in own.items():
-            array[...] = state[name]
+            array[...] = given[name]
+
+    def _input(self, x):
+        """x as the floors need it, a plain array of the parameters' dtype; begins a forward pass."""
+        (x,) = checks.floats(x=x)
+        for value in vars(self).values():
+            if isinstance(value, Parameter) and value.data.dtype != x.dtype:
+                raise TypeError(f"x: expected {value.data.dtype}, as the layer's parameters, got {x.dtype}")
+        self._x, self._out = x, None
+        return x
+
+    def _output_gradient(self, dout):
+        """dout as the floors need it, of the dtype and shape of the last output."""
+        if self._out is None:
+            raise RuntimeError("a backward pass needs a forward pass before it")
+        (dout,) = checks.floats(dout=dout)
+        checks.shape("dout", dout, self._out.shape)
+        if dout.dtype != self._out.dtype:
+            raise TypeError(f"dout: expected {self._out.dtype}, as the layer's output, got {dout.dtype}")
+        return dout
 
     def _buffer(self, name, shape, dtype):
         """An array of this shape that belongs to the layer; the memory is that of the last call where it suffices."""

@@ -6,7 +6,7 @@ from fastcnn.common.philox import derive_key
 from fastcnn.nn.layers import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Sequential
 
 
-def small_cnn(input_shape, classes, width=32, drop=0.4, seed=0, dtype=np.float32):
+def small_cnn(input_shape, classes, width=24, drop=0.3, seed=0, dtype=np.float32):
     """Two blocks of convolution, batch norm with ReLU and 2x2 max-pooling; dropout; one affine layer.
 
     Parameters

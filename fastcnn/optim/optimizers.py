@@ -105,13 +105,15 @@ class RMSProp(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam; `AdamW` is the same with decoupled weight decay."""
+    """Adam (Kingma and Ba 2014), with beta1 and beta2 in [0, 1); `AdamW` is the same with decoupled weight decay."""
 
     _state = ("first_moment", "second_moment")
     _decoupled = False
 
     def __init__(self, parameters, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, eps_inside=False, **common):
         self.beta1, self.beta2 = checks.number("beta1", beta1, 0, 1), checks.number("beta2", beta2, 0, 1)
+        if max(self.beta1, self.beta2) == 1:
+            raise ValueError(f"beta1, beta2: expected numbers in [0, 1), got {beta1} and {beta2}")
         self.eps, self.eps_inside = checks.number("eps", eps, 0), eps_inside
         super().__init__(parameters, lr, **common)
 

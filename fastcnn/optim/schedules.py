@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions of the progress t in [0, 1] through training that give a factor of the initial rate."""
+"""Learning-rate schedules: functions of the progress t in [0, 1] through training, factors of the initial rate."""
 
 import math
 

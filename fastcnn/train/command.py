@@ -38,7 +38,8 @@ def train(arguments):
     trainer = Trainer(net, optimizer, batches, preprocess, schedule, arguments.epochs, dtype)
     run = RunFolder(arguments.out or _folder(dataset), _config(arguments, dataset, parameters.data.size))
     print(f"{dataset!r}")
-    print(f"{parameters.data.size:,} parameters, {arguments.epochs} epochs of {len(batches)} steps; run folder {run.path}")
+    print(f"{parameters.data.size:,} parameters, {arguments.epochs} epochs of {len(batches)} steps")
+    print(f"run folder {run.path}")
     _note_compilation(arguments.backend)
     interrupted = False
     with fastcnn.backend(arguments.backend):
@@ -47,11 +48,13 @@ def train(arguments):
                 with _bar(tqdm, trainer) as on_step:
                     metrics = trainer.run_epoch(evaluation, on_step)
                 run.add(metrics)
+                run.save_weights(net, preprocess)  # after every epoch: a crash loses one at most
                 print(_line(metrics, arguments.epochs, evaluated_on), flush=True)
         except KeyboardInterrupt:
             interrupted = True
             print(f"\ninterrupted in epoch {trainer.epoch + 1}; saving what was learned", file=sys.stderr)
-        run.save_weights(net, preprocess)
+        if interrupted:
+            run.save_weights(net, preprocess)
         if run.metrics:
             run.draw_curves(evaluated_on)
         if not interrupted:
@@ -91,7 +94,7 @@ def _note_compilation(backend):
     from fastcnn.cpu.cache import cache_folder
 
     folder = cache_folder()
-    if folder is None or not any(folder.iterdir()):
+    if folder is None or not any(folder.glob("cpu.conv.*_backward_filter-*")):
         print("first use: compiling the kernels takes some 20 s, once", flush=True)
 
 

@@ -70,11 +70,7 @@ class Trainer:
             self.optimizer.lr = self.base_lr * self.schedule(progress)
             scores = self.net.forward(self.preprocess.apply(x, self.dtype))
             loss, dscores = layers.softmax_loss(scores, y)
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss is {loss} in epoch {self.epoch + 1}, step {step + 1}: "
-                    f"training has diverged; a lower learning rate than {self.base_lr:g} usually helps"
-                )
+            self._check_finite(loss, f"in epoch {self.epoch + 1}, step {step + 1}")
             self.net.backward(dscores, need_dx=False)
             self.optimizer.step()
             images += len(x)
@@ -83,9 +79,19 @@ class Trainer:
             on_step(loss_sum / images, correct / images, images)
         seconds = time.perf_counter() - start
         self.epoch += 1
-        loss, accuracy = evaluate(self.net, *evaluation, self.preprocess, self.dtype) if evaluation else (None, None)
+        loss = accuracy = None
+        if evaluation:
+            loss, accuracy = evaluate(self.net, *evaluation, self.preprocess, self.dtype)
+            self._check_finite(loss, f"after epoch {self.epoch}")
         averages = (loss_sum / images, correct / images, loss, accuracy)
         return EpochMetrics(self.epoch, steps, self.optimizer.lr, *averages, seconds, images / seconds)
+
+    def _check_finite(self, loss, where):
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} {where}: training has diverged; "
+                f"a lower learning rate than {self.base_lr:g} usually helps"
+            )
 
 
 def evaluate(net, x, y, preprocess, dtype=np.float32, batch_size=256):

@@ -7,22 +7,24 @@ from fastcnn.train.extras import need
 
 
 class RunFolder:
-    """Writes what a run leaves behind; every file is complete or absent at any moment, but for the last line of metrics.
+    """Writes what a run leaves behind; every file is complete or absent at any moment (metrics: every line).
 
     ``config.json``, ``metrics.jsonl`` (a line per epoch), ``weights.safetensors``, ``curves.png``.
 
     Raises
     ------
     FileExistsError
-        If the folder already holds a run.
+        If the folder already holds a run, or a part of one.
     ImportError
         If a library that the files need is not installed: before training, not after it.
     """
 
+    FILES = ("config.json", "metrics.jsonl", "weights.safetensors", "curves.png")
+
     def __init__(self, path, config):
         need("matplotlib"), need("safetensors.numpy")
         self.path = pathlib.Path(path)
-        if (self.path / "metrics.jsonl").exists():
+        if any((self.path / name).exists() for name in self.FILES):
             raise FileExistsError(f"{self.path} already holds a run; choose another folder")
         self.path.mkdir(parents=True, exist_ok=True)
         self._replace("config.json", (json.dumps(config, indent=2) + "\n").encode())
@@ -44,7 +46,7 @@ class RunFolder:
         need("matplotlib").use("Agg")
         figure, axes = need("matplotlib.pyplot").subplots(1, 2, figsize=(10, 4), layout="constrained")
         epochs = [m.epoch for m in self.metrics]
-        for axis, quantity in zip(axes, ("loss", "accuracy")):
+        for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
             axis.plot(epochs, [getattr(m, f"train_{quantity}") for m in self.metrics], "o-", ms=3, label="training")
             evaluated = [getattr(m, f"eval_{quantity}") for m in self.metrics]
             if None not in evaluated:

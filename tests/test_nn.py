@@ -1,0 +1,531 @@
+"""fastcnn.nn: the stateful layers against fastcnn.layers and numerical gradients, and what they keep between steps."""
+
+import math
+
+import numpy as np
+import pytest
+from layers_support import assert_gradient, floor_in_use, layouts, spread  # noqa: F401  each test runs on each floor
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fastcnn import layers as L
+from fastcnn import nn
+from fastcnn.common.philox import derive_key
+from fastcnn.layers.backend import backend
+
+DOUBLE = dict(dtype=np.float64)
+
+
+def generator():
+    return np.random.default_rng(3)
+
+
+def batchnorm(channels=4, **options):
+    """A batch norm whose parameters and statistics are not the initial ones."""
+    layer = nn.BatchNorm2d(channels, **options)
+    state = layer.state_dict()
+    layer.load_state_dict({name: 1.5 + spread(channels, seed=i) / 2 for i, name in enumerate(state)})
+    return layer
+
+
+def small_net(dtype=np.float64, **options):
+    return nn.small_cnn((2, 9, 7), 3, width=3, dtype=dtype, seed=5, **options)
+
+
+IMAGES, ROWS = (3, 4, 7, 6), (5, 6)
+# name: (function that makes the layer, shape of its input)
+LAYERS = {
+    "conv": (lambda: nn.Conv2d(4, 5, 3, padding=1, rng=generator(), **DOUBLE), IMAGES),
+    "conv without bias": (lambda: nn.Conv2d(4, 2, 3, bias=False, rng=generator(), **DOUBLE), IMAGES),
+    "conv with all options": (
+        lambda: nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 2), (1, 2), groups=2, rng=generator(), **DOUBLE),
+        IMAGES,
+    ),
+    "linear": (lambda: nn.Linear(6, 4, rng=generator(), **DOUBLE), ROWS),
+    "linear without bias": (lambda: nn.Linear(6, 4, bias=False, relu=True, rng=generator(), **DOUBLE), ROWS),
+    "batchnorm": (lambda: batchnorm(**DOUBLE), IMAGES),
+    "batchnorm of rows": (lambda: batchnorm(6, **DOUBLE), ROWS),
+    "batchnorm and relu": (lambda: batchnorm(relu=True, **DOUBLE), IMAGES),
+    "batchnorm in eval mode": (lambda: batchnorm(**DOUBLE).eval(), IMAGES),
+    "batchnorm and relu in eval mode": (lambda: batchnorm(relu=True, **DOUBLE).eval(), IMAGES),
+    "relu": (nn.ReLU, IMAGES),
+    "max-pool": (lambda: nn.MaxPool2d(2), IMAGES),
+    "max-pool with all options": (lambda: nn.MaxPool2d((3, 2), (2, 1), (1, 0)), IMAGES),
+    "dropout": (lambda: FixedDropout(0.4, key=7), IMAGES),
+    "dropout in eval mode": (lambda: nn.Dropout(0.4, key=7).eval(), IMAGES),
+    "flatten": (nn.Flatten, IMAGES),
+    "sequence": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(168, 9, relu=True, rng=generator(), **DOUBLE), nn.ReLU()),
+        IMAGES,
+    ),
+    "small_cnn": (lambda: small_net(drop=0.0), (4, 2, 9, 7)),
+    "small_cnn in eval mode": (lambda: small_net().eval(), (4, 2, 9, 7)),
+}
+every_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+class FixedDropout(nn.Dropout):
+    """Dropout with the same mask in every step."""
+
+    def forward(self, x):
+        self.step = 0
+        return super().forward(x)
+
+
+# ---- forward and backward
+
+
+@every_layer
+def test_gradients(name):
+    make, shape = LAYERS[name]
+    layer, x = make(), spread(*shape)
+    out = layer(x)
+    dout = spread(*out.shape, seed=1)
+    assert out.shape == (shape[0], *layer.output_shape(shape[1:]))
+    dx = layer.backward(dout).copy()
+    gradients = [(parameter.data, parameter.grad.copy()) for _, parameter in layer.named_parameters()]
+    for array, gradient in [(x, dx), *gradients]:
+        assert_gradient(lambda: layer(x), array, dout, gradient, most=12, rtol=2e-5, atol=2e-6)
+
+
+@every_layer
+def test_without_the_gradient_of_the_input(name):
+    make, shape = LAYERS[name]
+    layer, x = make(), spread(*shape)
+    dout = spread(*layer(x).shape, seed=1)
+    layer.backward(dout)
+    with_dx = [parameter.grad.copy() for _, parameter in layer.named_parameters()]
+    for _, parameter in layer.named_parameters():
+        parameter.grad[...] = np.nan
+    assert layer.backward(dout, need_dx=False) is None
+    for (_, parameter), gradient in zip(layer.named_parameters(), with_dx, strict=True):
+        assert_array_equal(parameter.grad, gradient)
+
+
+@every_layer
+def test_layouts(name):
+    make, shape = LAYERS[name]
+    x = spread(*shape)
+    layer = make()
+    expected = layer(x).copy()
+    dout = spread(*expected.shape, seed=1)
+    expected_dx = layer.backward(dout).copy()
+    for x_laid_out, dout_laid_out in zip(layouts(x).values(), layouts(dout).values(), strict=True):
+        layer = make()
+        assert_allclose(layer(x_laid_out), expected, rtol=1e-12, atol=1e-12)
+        assert_allclose(layer.backward(dout_laid_out), expected_dx, rtol=1e-12, atol=1e-12)
+        assert_array_equal(x_laid_out, x)  # inputs are left alone
+
+
+@every_layer
+def test_empty_batch(name):
+    make, shape = LAYERS[name]
+    layer = make()
+    statistics = {key: value.copy() for key, value in layer.state_dict().items()}
+    out = layer(np.empty((0, *shape[1:])))
+    assert out.shape == (0, *layer.output_shape(shape[1:]))
+    assert layer.backward(np.empty(out.shape)).shape == (0, *shape[1:])
+    assert all(not parameter.grad.any() for _, parameter in layer.named_parameters())
+    for key, value in layer.state_dict().items():
+        assert_array_equal(value, statistics[key])
+
+
+def assert_same(layer, x, forward, backward, names=("weight", "bias")):
+    """The layer does what forward(x, ...) -> out, cache and backward(dout, cache) -> gradients do."""
+    out, cache = forward(x)
+    assert_allclose(layer(x), out, rtol=1e-13, atol=1e-13)
+    dout = spread(*out.shape, seed=1)
+    gradients = backward(dout, cache)
+    dx, *others = gradients if isinstance(gradients, tuple) else (gradients,)
+    assert_allclose(layer.backward(dout), dx, rtol=1e-12, atol=1e-13)
+    parameters = dict(layer.named_parameters())
+    for name, gradient in zip(names, others, strict=False):
+        if name in parameters:
+            assert_allclose(parameters[name].grad, gradient, rtol=1e-12, atol=1e-12)
+
+
+def test_layers_are_those_of_the_functional_api():
+    x, rows = spread(*IMAGES), spread(*ROWS)
+    layer = nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 2), (1, 2), groups=2, rng=generator(), **DOUBLE)
+    layer.bias.data[...] = spread(6, seed=2)
+    options = dict(stride=(2, 1), pad=(1, 2), dilation=(1, 2), groups=2)
+    assert_same(layer, x, lambda x: L.conv_forward(x, layer.weight.data, layer.bias.data, **options), L.conv_backward)
+    linear = nn.Linear(6, 4, rng=generator(), **DOUBLE)
+    linear.bias.data[...] = spread(4, seed=2)
+    assert_same(linear, rows, lambda x: L.affine_forward(x, linear.weight.data, linear.bias.data), L.affine_backward)
+    assert_same(nn.ReLU(), x, L.relu_forward, L.relu_backward)
+    param = {"pool_height": 3, "pool_width": 2, "stride": (2, 1), "pad": (1, 0)}
+    pool = nn.MaxPool2d((3, 2), (2, 1), (1, 0))
+    assert_same(pool, x, lambda x: L.max_pool_forward(x, param), L.max_pool_backward)
+    assert_same(nn.Flatten(), x, L.flatten_forward, L.flatten_backward)
+    dropout = nn.Dropout(0.3, key=11)
+    key = derive_key(11, 1)
+    assert_same(dropout, x, lambda x: L.dropout_forward(x, p=0.7, mode="train", key=key), L.dropout_backward)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0, 1.0])
+def test_batchnorm_is_that_of_the_functional_api(momentum):
+    layer = batchnorm(momentum=momentum, eps=1e-3, **DOUBLE)
+    gamma, beta = layer.weight.data, layer.bias.data
+    param = dict(eps=1e-3, momentum=momentum)
+    param |= dict(running_mean=layer.running_mean.copy(), running_var=layer.running_var.copy())
+    for step in range(3):
+        x = spread(*IMAGES, seed=step) + step
+        param["mode"] = "train"
+        assert_same(
+            layer, x, lambda x: L.spatial_batchnorm_forward(x, gamma, beta, param), L.spatial_batchnorm_backward
+        )
+        assert_allclose(layer.running_mean, param["running_mean"], rtol=1e-13)
+        assert_allclose(layer.running_var, param["running_var"], rtol=1e-13)
+    statistics = layer.running_mean.copy(), layer.running_var.copy()
+    out, _ = L.spatial_batchnorm_forward(x, gamma, beta, {**param, "mode": "test"})
+    assert_allclose(layer.eval()(x), out, rtol=1e-13, atol=1e-13)
+    assert_array_equal((layer.running_mean, layer.running_var), statistics)
+
+
+def test_the_backward_pass_is_that_of_the_mode_of_the_forward_pass():
+    x, dout = spread(*IMAGES), spread(*IMAGES, seed=1)
+    for layer in (batchnorm(**DOUBLE), FixedDropout(0.5)):
+        for mode in (True, False):
+            layer.train(mode)(x)
+            expected = layer.backward(dout).copy()
+            layer.train(not mode)
+            assert_array_equal(layer.backward(dout), expected)
+
+
+def test_small_cnn_is_its_layers_one_after_the_other():
+    net, x = small_net(drop=0.4), spread(4, 2, 9, 7)
+    state = net.state_dict()
+    scores = net(x).copy()
+    out, _ = L.conv_forward(x, state["0.weight"], None, stride=1, pad=1)
+    out, _ = L.spatial_batchnorm_forward(out, state["1.weight"], state["1.bias"], {"mode": "train"})
+    pooling = {"pool_height": 2, "pool_width": 2, "stride": 2}
+    out, _ = L.max_pool_forward(L.relu_forward(out)[0], pooling)
+    out, _ = L.conv_forward(out, state["3.weight"], None, stride=1, pad=1)
+    out, _ = L.spatial_batchnorm_forward(out, state["4.weight"], state["4.bias"], {"mode": "train"})
+    out, _ = L.max_pool_forward(L.relu_forward(out)[0], pooling)
+    out, _ = L.dropout_forward(out, p=0.6, mode="train", key=derive_key(derive_key(5, 1), 1))
+    out, _ = L.affine_forward(out, state["8.weight"], state["8.bias"])
+    assert_allclose(scores, out, rtol=1e-12, atol=1e-12)
+    with backend("reference"):
+        assert_allclose(small_net(drop=0.4)(x), scores, rtol=1e-12, atol=1e-12)
+
+
+def test_training_steps_are_those_of_the_reference():
+    def train(net):
+        x, y = spread(4, 2, 9, 7), np.array([0, 2, 1, 1])
+        flat = nn.FlatParameters(net)
+        for _ in range(3):
+            _, dscores = L.softmax_loss(net(x), y)
+            net.backward(dscores, need_dx=False)
+            flat.data -= 0.1 * flat.grad
+        return [*(array.copy() for array in net.state_dict().values()), net.eval()(x).copy()]
+
+    here = train(small_net())
+    with backend("reference"):
+        there = train(small_net())
+    for a, b in zip(here, there, strict=True):
+        assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 32, 32), (1, 5, 7), (3, 13, 4), (2, 11, 30)])
+def test_small_cnn_of_any_image_size(shape):
+    net = nn.small_cnn(shape, 10, width=4)
+    features = 8 * (shape[1] // 4) * (shape[2] // 4)
+    assert net.state_dict()["8.weight"].shape == (features, 10) and net.output_shape(shape) == (10,)
+    x = spread(3, *shape, dtype=np.float32)
+    scores = net(x)
+    assert scores.shape == (3, 10) and scores.dtype == np.float32
+    assert net.backward(np.ones_like(scores)).shape == x.shape
+    assert all(np.isfinite(parameter.grad).all() for _, parameter in net.named_parameters())
+
+
+def test_small_cnn_is_a_function_of_its_seed():
+    first, again, other = (
+        small_net().state_dict(),
+        small_net().state_dict(),
+        nn.small_cnn((2, 9, 7), 3, 3).state_dict(),
+    )
+    assert_array_equal(first["0.weight"], again["0.weight"])
+    assert_array_equal(first["8.weight"], again["8.weight"])
+    assert not (first["0.weight"] == other["0.weight"]).any()
+    single = small_net(dtype=np.float32).state_dict()
+    assert_array_equal(single["0.weight"], first["0.weight"].astype(np.float32))
+
+
+# ---- buffers
+
+
+@every_layer
+def test_buffers_are_reused(name):
+    make, shape = LAYERS[name]
+    layer, x = make(), spread(*shape)
+
+    def step(n):
+        out = layer(x[:n])
+        return out, layer.backward(np.ones(out.shape))
+
+    first = step(shape[0])
+    memory = {id(module): dict(vars(module).get("_buffers", {})) for module in layer.modules()}
+    for n in (shape[0], shape[0] - 1, 1, shape[0]):
+        for array, before in zip(step(n), first, strict=True):
+            if memory[id(layer)]:  # not a view of what was given
+                assert array.ctypes.data == before.ctypes.data and array.flags.c_contiguous
+    for module in layer.modules():
+        now = vars(module).get("_buffers", {})
+        assert now.keys() == memory[id(module)].keys()
+        assert all(now[key] is memory[id(module)][key] for key in now)
+
+
+def test_buffers_grow_and_results_of_a_smaller_batch_are_right():
+    net, x = small_net(drop=0.0).eval(), spread(6, 2, 9, 7)
+    expected = net(x).copy()
+    for rows in (slice(0, 2), slice(0, 6), slice(3, 4), slice(1, 6)):
+        assert_allclose(net(x[rows]), expected[rows], rtol=1e-12, atol=1e-12)
+
+
+def test_a_change_of_dtype_needs_new_buffers():
+    relu = nn.ReLU()
+    for dtype in (np.float32, np.float64, np.float32):
+        x = spread(*IMAGES, dtype=dtype)
+        assert relu(x).dtype == relu.backward(x).dtype == dtype
+
+
+# ---- state
+
+
+def test_state_dict_round_trip():
+    net, other = small_net(), nn.small_cnn((2, 9, 7), 3, width=3, seed=9)
+    net(spread(4, 2, 9, 7))  # moves the statistics
+    state = net.state_dict()
+    assert list(state) == [
+        "0.weight",
+        *(f"1.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
+        "3.weight",
+        *(f"4.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
+        "8.weight",
+        "8.bias",
+    ]
+    assert [name for name, _ in net.named_parameters()] == [name for name in state if "running" not in name]
+    arrays = other.state_dict()
+    other.load_state_dict({name: value.tolist() for name, value in state.items()})
+    for name, value in other.state_dict().items():
+        assert value is arrays[name] and value.dtype == np.float32  # written into, not replaced
+        assert_array_equal(value, state[name].astype(np.float32))
+    net.load_state_dict(net.state_dict())
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda state: state.pop("8.bias"), r"missing \['8.bias'\], unknown nothing"),
+        (lambda state: state.update(extra=np.ones(3)), r"missing nothing, unknown \['extra'\]"),
+        (lambda state: state.update({"8.bias": np.ones(4)}), r"state\['8.bias'\]: expected shape \(3,\), got \(4,\)"),
+        (lambda state: state.update({"8.bias": np.float64(1)}), r"state\['8.bias'\]: expected shape \(3,\), got \(\)"),
+        (lambda state: state.update({"8.bias": ["a", "b", "c"]}), r"state\['8.bias'\]: expected numbers, got <U1"),
+        (lambda state: state.update({"8.bias": np.ones(3, complex)}), "expected numbers, got complex128"),
+        (lambda state: state.update({"8.bias": [[1], [1, 2], [3]]}), r"state\['8.bias'\]: expected an array"),
+    ],
+)
+def test_load_state_dict_refuses_and_changes_nothing(change, message):
+    net = small_net()
+    before = {name: value.copy() for name, value in net.state_dict().items()}
+    state = {name: value + 1 for name, value in net.state_dict().items()}
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        net.load_state_dict(state)
+    for name, value in net.state_dict().items():
+        assert_array_equal(value, before[name])
+
+
+def test_flat_parameters_are_views():
+    net = small_net()
+    before = {name: parameter.data.copy() for name, parameter in net.named_parameters()}
+    flat = nn.FlatParameters(net)
+    assert flat.data.size == flat.grad.size == sum(map(np.size, before.values()))
+    for (name, first, last), (own, parameter) in zip(flat.names, net.named_parameters(), strict=True):
+        assert name == own
+        assert_array_equal(parameter.data, before[name])
+        assert_array_equal(flat.data[first:last], before[name].ravel())
+        assert np.shares_memory(parameter.data, flat.data) and np.shares_memory(parameter.grad, flat.grad)
+    out = net(spread(4, 2, 9, 7))
+    net.backward(np.ones_like(out))
+    assert_array_equal(flat.grad, np.concatenate([p.grad.ravel() for _, p in net.named_parameters()]))
+    assert flat.grad.any()
+    flat.data[...] = 0
+    assert not net.eval()(spread(4, 2, 9, 7)).any()
+    net.load_state_dict({name: value + 1 for name, value in net.state_dict().items()})
+    assert (flat.data == 1).all()
+
+
+@pytest.mark.parametrize("net", [nn.ReLU(), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3, dtype=np.float64))])
+def test_flat_parameters_refuse(net):
+    with pytest.raises(ValueError, match="^net: expected parameters of one dtype, got .*(none|float32.*float64)"):
+        nn.FlatParameters(net)
+
+
+def test_modes_reach_all_layers():
+    net = nn.Sequential(nn.Sequential(nn.Dropout(), nn.ReLU()), nn.Dropout())
+    assert net.eval() is net and not any(module.training for module in net.modules())
+    assert net.train() is net and all(module.training for module in net.modules())
+    assert len(list(net.modules())) == 5
+
+
+# ---- dropout
+
+
+def test_dropout_masks():
+    x = np.ones((64, 100))
+    dropout = nn.Dropout(0.3, key=2**64 - 1)
+    masks = [dropout(x).copy() for _ in range(3)]
+    for mask in masks:
+        assert_allclose(np.unique(mask), [0, 1 / 0.7])
+        assert abs(np.mean(mask == 0) - 0.3) < 4 * math.sqrt(0.3 * 0.7 / x.size)
+        assert sum(np.array_equal(mask, other) for other in masks) == 1  # a new mask in every step
+    same, other = nn.Dropout(0.3, key=2**64 - 1), nn.Dropout(0.3, key=4)
+    for mask in masks:
+        assert_array_equal(same(x), mask)
+        assert not np.array_equal(other(x), mask)
+    assert_array_equal(dropout.backward(x), masks[-1])  # the mask of the last forward pass
+    assert dropout.eval()(x) is x and dropout.backward(x) is x
+    assert dropout.step == 3  # evaluation in between changes no mask
+    assert nn.Dropout(0)(x) is x
+
+
+# ---- initialisers
+
+
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+@pytest.mark.parametrize("shape, fan_in, fan_out", [((300, 200), 300, 200), ((64, 32, 3, 5), 480, 960)])
+def test_initialisers_that_look_at_the_shape(distribution, shape, fan_in, fan_out):
+    def check(array, variance):
+        assert array.shape == shape and array.dtype == np.float32
+        assert abs(array.mean()) < 4 * math.sqrt(variance / array.size)
+        assert_allclose(array.var(), variance, rtol=0.05)
+        if distribution == "uniform":
+            assert abs(array).max() <= math.sqrt(3 * variance) * (1 + 1e-6)
+        else:
+            assert abs(array).max() > 3 * math.sqrt(variance)
+
+    init = nn.initialisers
+    check(init.xavier(generator(), shape, distribution), 1 / fan_in)
+    check(init.xavier(generator(), shape, distribution, form="both"), 2 / (fan_in + fan_out))
+    check(init.kaiming(generator(), shape, distribution), 2 / fan_in)
+
+
+def test_other_initialisers():
+    init = nn.initialisers
+    assert init.constant((2, 3)).dtype == np.float32 and not init.constant((2, 3)).any()
+    assert_array_equal(init.constant(4, 1.5, np.float64), [1.5] * 4)
+    assert_allclose(init.normal(generator(), 20_000, dtype=np.float64).std(), 0.01, rtol=0.03)
+    assert_allclose(init.normal(generator(), 20_000, 1).std(), 1, rtol=0.03)
+    assert_allclose(init.uniform(generator(), 20_000, 0.5).std(), 0.5, rtol=0.03)
+    assert_array_equal(init.kaiming(generator(), (5, 4)), init.kaiming(generator(), (5, 4)))
+
+
+def test_initialisers_refuse():
+    init = nn.initialisers
+    with pytest.raises(ValueError, match=r"^shape: expected .*, got \(3, 4, 5\)"):
+        init.kaiming(generator(), (3, 4, 5))
+    with pytest.raises(ValueError, match="^form: expected one of in, both, got 'out'"):
+        init.xavier(generator(), (3, 4), form="out")
+    with pytest.raises(ValueError, match="^distribution: expected one of normal, uniform, got 'cauchy'"):
+        init.kaiming(generator(), (3, 4), "cauchy")
+
+
+def test_layers_are_initialised_as_they_say():
+    conv = nn.Conv2d(64, 128, 3, rng=generator())
+    assert_allclose(conv.weight.data.var(), 2 / (9 * 64), rtol=0.05)
+    assert not conv.bias.data.any() and nn.Conv2d(3, 4, 3, bias=False).bias is None
+    assert_allclose(nn.Linear(500, 300, rng=generator()).weight.data.var(), 1 / 500, rtol=0.05)
+    assert_allclose(nn.Linear(500, 300, relu=True, rng=generator()).weight.data.var(), 2 / 500, rtol=0.05)
+    assert not np.array_equal(nn.Linear(5, 3).weight.data, nn.Linear(5, 3).weight.data)  # a fresh generator each
+    norm = nn.BatchNorm2d(3)
+    assert_array_equal(list(norm.state_dict().values()), [[1] * 3, [0] * 3, [0] * 3, [1] * 3])
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    "make, error, message",
+    [
+        (lambda: nn.Conv2d(4, 6, 0), ValueError, "kernel_size"),
+        (lambda: nn.Conv2d(4, 6, (3, 3, 3)), ValueError, "kernel_size"),
+        (lambda: nn.Conv2d(4, 6, 3, stride=0), ValueError, "stride"),
+        (lambda: nn.Conv2d(4, 6, 3, padding=-1), ValueError, "padding"),
+        (lambda: nn.Conv2d(4, 6, 3, groups=4), ValueError, "groups: expected a divisor of 4 and 6, got 4"),
+        (lambda: nn.Conv2d(0, 6, 3), ValueError, "in_channels"),
+        (lambda: nn.Conv2d(4, 6.0, 3), TypeError, "out_channels"),
+        (lambda: nn.Conv2d(4, 6, 3, dtype=np.float16), TypeError, "expected float32 or float64, got float16"),
+        (lambda: nn.Linear(0, 3), ValueError, "in_features"),
+        (lambda: nn.Linear(3, -1), ValueError, "out_features"),
+        (lambda: nn.BatchNorm2d(0), ValueError, "channels"),
+        (lambda: nn.BatchNorm2d(3, eps=-1), ValueError, "eps"),
+        (lambda: nn.BatchNorm2d(3, momentum=1.1), ValueError, "momentum"),
+        (lambda: nn.BatchNorm2d(3, dtype=np.int64), TypeError, "expected float32 or float64, got int64"),
+        (lambda: nn.MaxPool2d(0), ValueError, "kernel_size"),
+        (lambda: nn.MaxPool2d(2, 0), ValueError, "stride"),
+        (lambda: nn.MaxPool2d((4, 2), padding=2), ValueError, "padding: expected at most half the window"),
+        (lambda: nn.Dropout(1), ValueError, r"drop: expected a number in \[0, 1\)"),
+        (lambda: nn.Dropout(-0.1), ValueError, "drop"),
+        (lambda: nn.Dropout(math.nan), ValueError, "drop"),
+        (lambda: nn.Dropout(0.5, key=-1), ValueError, "key"),
+        (lambda: nn.Dropout(0.5, key=2**64), ValueError, "key"),
+        (lambda: nn.Sequential(*[nn.ReLU()] * 2), ValueError, "modules: expected different layers"),
+        (lambda: nn.small_cnn((1, 3, 8), 10), ValueError, "input_shape: expected images of at least 4 x 4, got 3 x 8"),
+        (lambda: nn.small_cnn((1, 8, 8), 0), ValueError, "out_features"),
+        (lambda: nn.small_cnn((1, 8, 8), 10, width=0), ValueError, "out_channels"),
+    ],
+)
+def test_refused_arguments(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@every_layer
+def test_refused_inputs(name):
+    make, shape = LAYERS[name]
+    layer, x = make(), spread(*shape)
+    with pytest.raises(TypeError, match="x: expected float32 or float64, got int64"):
+        layer(np.zeros(shape, np.int64))
+    if list(layer.named_parameters()):
+        with pytest.raises(TypeError, match="x: expected float64, as the layer's parameters, got float32"):
+            layer(x.astype(np.float32))
+        with pytest.raises(ValueError, match="expected"):
+            layer(spread(shape[0], shape[1] + 1, *shape[2:]))
+    if not isinstance(layer, (nn.ReLU, nn.Dropout)):  # those take any shape
+        with pytest.raises(ValueError, match="x: expected shape"):
+            layer(spread(7))
+    if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):
+        with pytest.raises(ValueError, match="x: expected shape"):
+            layer(spread(2, 2, 2, 2, 2))
+
+
+@every_layer
+def test_refused_gradients(name):
+    make, shape = LAYERS[name]
+    layer, x = make(), spread(*shape)
+    with pytest.raises(RuntimeError, match="needs a forward pass"):
+        layer.backward(x)
+    out = layer(x)
+    dout = np.ones(out.shape)
+    for wrong in (dout[:-1], dout[..., :-1], dout[None], np.ones(out.size)):
+        with pytest.raises(ValueError, match="dout: expected shape"):
+            layer.backward(wrong)
+    with pytest.raises(TypeError, match="dout: expected float64, as the layer's output, got float32"):
+        layer.backward(dout.astype(np.float32))
+
+
+def test_no_backward_pass_after_a_forward_pass_that_failed():
+    layer = nn.Linear(6, 4, **DOUBLE)
+    layer(spread(5, 6))
+    with pytest.raises(ValueError, match=r"x: expected shape \(5, 6\), got \(5, 3\)"):
+        layer(spread(5, 3))
+    with pytest.raises(RuntimeError, match="needs a forward pass"):
+        layer.backward(np.ones((5, 4)))
+
+
+def test_images_smaller_than_the_window():
+    for layer in (nn.Conv2d(1, 1, 5), nn.MaxPool2d(5)):
+        with pytest.raises(ValueError, match="expected to fit into the padded image"):
+            layer(spread(2, 1, 4, 9, dtype=np.float32))

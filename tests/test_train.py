@@ -1,0 +1,563 @@
+"""`fastcnn train` and the loop behind it, on small synthetic data; one run on the images that ship with the package."""
+
+import functools
+import hashlib
+import json
+import math
+import os
+import re
+import signal
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import start_python
+from numpy.testing import assert_allclose, assert_array_equal
+
+import fastcnn
+from fastcnn import data, layers, nn, optim
+from fastcnn.cli import main
+from fastcnn.train import Trainer, command, evaluate
+from fastcnn.train.extras import need
+
+FILES = {"config.json", "curves.png", "metrics.jsonl", "weights.safetensors"}
+QUICK = ("--epochs", "2", "--width", "2", "--batch-size", "16", "--lr", "0.01", "--no-progress")
+
+
+def images(n, seed, shape=(8, 9), classes=3):
+    """n noisy images (n, H, W) with a bright row that tells the class, and their labels."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    x = rng.integers(0, 120, (n, *shape), np.uint8)
+    for image, label in zip(x, y, strict=True):
+        image[2 * label : 2 * label + 2] += 120
+    return x, y
+
+
+def save(path, n_train=70, n_test=30, **options):
+    x_train, y_train = images(n_train, 0, **options)
+    x_test, y_test = images(n_test, 1, **options)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return path
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """The path of a small data set."""
+    return save(tmp_path / "toy.npz")
+
+
+@pytest.fixture
+def train(toy, tmp_path):
+    """train(name, *options) -> folder of a short run that must succeed; options win over those of a quick run."""
+
+    def run(name, *options, path=toy):
+        folder = tmp_path / name
+        assert main(["train", "--data", str(path), *QUICK, "--out", str(folder), *map(str, options)]) == 0
+        return folder
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """`--threads` is for the process: put it back."""
+    before = fastcnn.get_num_threads()
+    yield
+    fastcnn.set_num_threads(before)
+
+
+def metrics_of(folder):
+    """The metrics of all epochs; every line is JSON in the strict sense, which knows no NaN."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(metrics):
+    return [{k: v for k, v in epoch.items() if k not in ("seconds", "images_per_second")} for epoch in metrics]
+
+
+def weights_of(folder):
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "weights.safetensors")
+
+
+def restored(folder, shape, classes, width, dtype=np.float32):
+    """The net and the preprocessing that a run left."""
+    tensors = weights_of(folder)
+    state = {k.removeprefix("preprocess."): tensors.pop(k) for k in list(tensors) if k.startswith("preprocess.")}
+    net = nn.small_cnn(shape, classes, width, dtype=dtype)
+    net.load_state_dict(tensors)
+    return net, data.Standardize.from_state(state)
+
+
+def digest(folder):
+    return hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+
+
+# ---- a run and what it leaves behind
+
+
+def test_run_folder(train, toy, capsys):
+    folder = train("run", "--epochs", 3, "--seed", 4)
+    assert {file.name for file in folder.iterdir()} == FILES
+    dataset = data.load(toy)
+
+    config = json.loads((folder / "config.json").read_text())
+    assert config["fastcnn"] == fastcnn.__version__ and config["numpy"] == np.__version__
+    assert config["dataset"]["training_images"] == 70 and config["dataset"]["image_shape"] == [1, 8, 9]
+    assert config["options"]["epochs"] == 3 and config["options"]["seed"] == 4 and config["options"]["lr"] == 0.01
+    assert config["parameters"] == sum(
+        value.size for name, value in weights_of(folder).items() if "running" not in name and "preprocess" not in name
+    )
+
+    metrics = metrics_of(folder)
+    assert [epoch["epoch"] for epoch in metrics] == [1, 2, 3] and all(epoch["steps"] == 5 for epoch in metrics)
+    rates = [0.01 * optim.SCHEDULES["cosine"]((epoch + 4 / 5) / 3) for epoch in range(3)]
+    assert_allclose([epoch["lr"] for epoch in metrics], rates)
+    assert metrics[-1]["train_loss"] < metrics[0]["train_loss"]
+    for epoch in metrics:
+        assert 0 <= epoch["train_accuracy"] <= 1 and 0 <= epoch["eval_accuracy"] <= 1
+        assert_allclose(epoch["images_per_second"] * epoch["seconds"], 70)
+
+    net, preprocess = restored(folder, (1, 8, 9), 3, 2)
+    assert_array_equal(preprocess.mean, data.Standardize.fit(dataset.x_train).mean)
+    assert_array_equal(preprocess.std, data.Standardize.fit(dataset.x_train).std)
+    loss, accuracy = evaluate(net, dataset.x_test, dataset.y_test, preprocess)
+    assert (loss, accuracy) == (metrics[-1]["eval_loss"], metrics[-1]["eval_accuracy"])
+
+    out = capsys.readouterr().out
+    assert "70 training and 30 test images of 1 x 8 x 9, 3 classes" in out and str(folder) in out
+    assert len(re.findall(r"epoch \d/3 .*loss .*accuracy .*test accuracy .*images/s", out)) == 3
+    assert f"test accuracy {accuracy:.2%}" in out and all(file in out for file in FILES)
+
+
+def test_curves_are_a_picture(train):
+    from PIL import Image
+
+    with Image.open(train("run") / "curves.png") as picture:
+        assert picture.format == "PNG" and picture.width >= 800 and picture.height >= 300
+        pixels = np.asarray(picture.convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def test_it_learns(train):
+    assert metrics_of(train("run", "--epochs", 10, "--width", 8))[-1]["eval_accuracy"] > 0.9
+
+
+def test_progress_bar(toy, tmp_path, monkeypatch, capsys):
+    tqdm = functools.partial(need("tqdm").tqdm, mininterval=0, miniters=1)
+    monkeypatch.setattr(command, "need", lambda module: SimpleNamespace(tqdm=tqdm))
+    options = [option for option in QUICK if option != "--no-progress"]
+    assert main(["train", "--data", str(toy), *options, "--out", str(tmp_path / "run")]) == 0
+    bars = re.split(r"[\r\n]+", capsys.readouterr().err)
+    for epoch in (1, 2):
+        assert any(
+            re.search(rf"epoch {epoch}/2: .*70/70 .*images/s, loss \d+\.\d+, accuracy \d+\.\d%", bar) for bar in bars
+        )
+
+
+def test_default_run_folder(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--data", str(toy), *QUICK]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}-toy", folder.name) and {file.name for file in folder.iterdir()} == FILES
+
+
+def test_shipped_images(tmp_path, capsys):
+    """Two epochs; the full ten take a net to about 90 %."""
+    folder = tmp_path / "run"
+    assert main(["train", "--epochs", "2", "--width", "16", "--no-progress", "--out", str(folder)]) == 0
+    assert metrics_of(folder)[-1]["eval_accuracy"] > 0.8
+    assert "fashion-mnist-10k: 8000 training and 2000 test images of 1 x 28 x 28, 10 classes" in capsys.readouterr().out
+
+
+# ---- the same seed, the same result
+
+
+def test_same_seed_same_result(train):
+    first, again, other = train("first"), train("again"), train("other", "--seed", 1)
+    assert digest(first) == digest(again) != digest(other)
+    assert without_times(metrics_of(first)) == without_times(metrics_of(again))
+    first, other = weights_of(first), weights_of(other)
+    assert not (first["0.weight"] == other["0.weight"]).any()
+
+
+def test_results_do_not_depend_on_threads(tmp_path, run_python):
+    # Larger than the toy set: what is to be shared among threads must be worth it.
+    path = save(tmp_path / "set.npz", 80, 20, shape=(20, 17))
+    code = f"""
+        import hashlib, pathlib
+        from fastcnn.cli import main
+
+        for threads in "1234":
+            folder = pathlib.Path({str(tmp_path)!r}) / threads
+            options = ["--epochs", "2", "--width", "12", "--batch-size", "32", "--no-progress", "--threads", threads]
+            assert main(["train", "--data", {str(path)!r}, "--out", str(folder), *options]) == 0
+    """
+    run_python(code, NUMBA_NUM_THREADS=4)
+    folders = [tmp_path / threads for threads in "1234"]
+    assert len({digest(folder) for folder in folders}) == 1
+    assert all(without_times(metrics_of(f)) == without_times(metrics_of(folders[0])) for f in folders)
+
+
+def test_the_reference_trains_alike(train):
+    backend = fastcnn.get_backend()
+    double = train("cpu", "--dtype", "float64")
+    reference = train("reference", "--dtype", "float64", "--backend", "reference")
+    assert fastcnn.get_backend() == backend
+    for name, value in weights_of(reference).items():
+        assert value.dtype == np.float64
+        assert_allclose(weights_of(double)[name], value, rtol=1e-8, atol=1e-10, err_msg=name)
+    for name, value in weights_of(train("single")).items():
+        assert value.dtype == (np.float64 if name.startswith("preprocess.") else np.float32)
+
+
+# ---- the loop
+
+
+def trainer(epochs=2, drop=0.3, dtype=np.float64, lr=0.05, n=50, batch_size=16):
+    x, y = images(n, 0)
+    x = x[:, None]
+    net = nn.small_cnn(x.shape[1:], 3, 2, drop, seed=6, dtype=dtype)
+    optimizer = optim.SGD(nn.FlatParameters(net), lr, 0.9, nesterov=True, weight_decay=1e-3)
+    batches = data.Batches(x, y, batch_size, seed=6)
+    return Trainer(net, optimizer, batches, data.Standardize.fit(x), optim.SCHEDULES["linear"], epochs, dtype)
+
+
+def test_trainer_does_what_the_loop_says():
+    ours, seen = trainer(), []
+    metrics = [ours.run_epoch(on_step=lambda *averages: seen.append(averages)) for _ in range(2)]
+
+    by_hand, losses, hits, expected = trainer(), [], [], []
+    net, optimizer = by_hand.net, by_hand.optimizer
+    for epoch in range(2):
+        losses, hits = [], []
+        for step, (x, y) in enumerate(by_hand.batches.epoch(epoch)):
+            optimizer.lr = 0.05 * (1 - (epoch + step / 4) / 2)
+            scores = net(by_hand.preprocess.apply(x, np.float64))
+            loss, dscores = layers.softmax_loss(scores, y)
+            net.backward(dscores)
+            optimizer.step()
+            losses += [loss] * len(x)
+            hits += list(scores.argmax(axis=1) == y)
+            expected.append((np.mean(losses), np.mean(hits), len(hits)))
+        assert_allclose(metrics[epoch].train_loss, np.mean(losses))
+        assert_allclose(metrics[epoch].train_accuracy, np.mean(hits))
+        assert metrics[epoch].eval_loss is None and metrics[epoch].eval_accuracy is None
+        assert (metrics[epoch].epoch, metrics[epoch].steps, metrics[epoch].lr) == (epoch + 1, 4, optimizer.lr)
+    assert_allclose(seen, expected)
+    for name, value in net.state_dict().items():
+        assert_array_equal(ours.net.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 256])
+def test_evaluate(batch_size):
+    t = trainer()
+    t.run_epoch()
+    x, y = images(30, 5)
+    x = x[:, None]
+    loss, accuracy = evaluate(t.net, x, y, t.preprocess, np.float64, batch_size)
+    scores = t.net.eval()(t.preprocess.apply(x, np.float64))
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    assert_allclose(loss, -log_p[np.arange(30), y].mean())
+    assert accuracy == np.mean(scores.argmax(axis=1) == y)
+
+
+def test_evaluation_changes_no_training():
+    """Neither the statistics, nor the order of dropout masks, nor the buffers that a step works in."""
+    alone, watched = trainer(), trainer()
+    x, y = images(300, 5)
+    for _ in range(2):
+        alone.run_epoch()
+        watched.run_epoch((x[:, None], y))
+    for name, value in alone.net.state_dict().items():
+        assert_array_equal(watched.net.state_dict()[name], value)
+
+
+# ---- data
+
+
+def test_validation(train, toy, capsys):
+    folder = train("run", "--validation", 0.2, "--seed", 3)
+    split, x_val, y_val = data.load(toy).split_validation(0.2, 3)
+    assert json.loads((folder / "config.json").read_text())["dataset"]["training_images"] == len(split.x_train) < 70
+    net, preprocess = restored(folder, (1, 8, 9), 3, 2)
+    assert_array_equal(preprocess.mean, data.Standardize.fit(split.x_train).mean)
+    last = metrics_of(folder)[-1]
+    assert evaluate(net, x_val, y_val, preprocess) == (last["eval_loss"], last["eval_accuracy"])
+    _, accuracy = evaluate(net, split.x_test, split.y_test, preprocess)
+    out = capsys.readouterr().out
+    assert "validation accuracy" in out and f"\ntest accuracy {accuracy:.2%}" in out
+
+
+def test_without_test_images(train, tmp_path, capsys):
+    path = save(tmp_path / "no-test.npz", n_test=0)
+    arguments = ["train", "--data", str(path), *QUICK, "--out", str(tmp_path / "refused")]
+    assert main(arguments) == 2
+    assert "no test images; give --validation" in capsys.readouterr().err
+    assert {file.name for file in train("run", "--validation", 0.2, path=path).iterdir()} == FILES
+
+
+def write_idx(folder, part, x, y):
+    for kind, array in (("images-idx3", x), ("labels-idx1", y)):
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        (folder / f"{part}-{kind}-ubyte").write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def idx(tmp_path):
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    write_idx(folder, "train", *images(40, 0))
+    write_idx(folder, "t10k", *images(20, 1))
+    return folder
+
+
+def test_idx_files(train, idx):
+    config = json.loads((train("run", path=idx) / "config.json").read_text())
+    assert config["dataset"]["training_images"] == 40 and config["dataset"]["test_images"] == 20
+
+
+def test_image_folder(train, tmp_path):
+    from PIL import Image
+
+    for part, n in (("train", 24), ("test", 12)):
+        for i, (image, label) in enumerate(zip(*images(n, 0, shape=(10, 11)), strict=True)):
+            file = tmp_path / "images" / part / f"class{label}" / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.stack([image, image // 2, 255 - image], axis=-1)[: 9 + i % 2]).save(file)
+    folder = train("run", "--image-size", 8, 12, path=tmp_path / "images")
+    described = json.loads((folder / "config.json").read_text())["dataset"]
+    assert described["image_shape"] == [3, 8, 12] and described["classes"] == ["class0", "class1", "class2"]
+
+
+# ---- what is refused
+
+
+def refused(arguments, capsys):
+    """The line on stderr of a run that must be refused before anything is printed or written."""
+    assert main(["train", *map(str, arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("fastcnn train: ") and "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--lr", "-1"], "lr: expected a number"),
+        (["--lr", "nan"], "lr: expected a number"),
+        (["--momentum", "2"], "momentum: expected a number"),
+        (["--weight-decay", "-1"], "weight_decay: expected a number"),
+        (["--drop", "1"], r"drop: expected a number in \[0, 1\)"),
+        (["--validation", "1.5"], "fraction .* must lie between 0 and 1, not 1.5"),
+        (["--validation", "-0.1"], "fraction .* must lie between 0 and 1"),
+        (["--threads", "1000"], "number of threads from 1 to .*got 1000"),
+        (["--image-size", "8", "8"], "size is for folders of images"),
+        (["--width", "1000000000"], "[Aa]llocate|memory"),
+    ],
+)
+def test_refused_options(toy, tmp_path, capsys, options, message):
+    out = tmp_path / "run"
+    assert re.search(message, refused(["--data", toy, "--out", out, *options], capsys))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--epochs", "0"], "--epochs: expected a whole number of at least 1, got '0'"),
+        (["--batch-size", "-3"], "--batch-size: expected a whole number of at least 1, got '-3'"),
+        (["--epochs", "two"], "--epochs: expected a whole number"),
+        (["--threads", "0"], "--threads: expected a whole number"),
+        (["--dtype", "float16"], "--dtype: invalid choice: 'float16'"),
+        (["--backend", "gpu"], "--backend: invalid choice: 'gpu'"),
+        (["--schedule", "exponential"], "--schedule: invalid choice"),
+        (["--seed", "x"], "--seed: invalid int value"),
+        (["--rate", "1"], "unrecognized arguments: --rate"),
+    ],
+)
+def test_refused_by_the_parser(capsys, options, message):
+    with pytest.raises(SystemExit) as exit:
+        main(["train", *options])
+    assert exit.value.code == 2 and message in capsys.readouterr().err
+
+
+def damage_labels(folder):
+    file = folder / "t10k-labels-idx1-ubyte"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def damage_magic(folder):
+    file = folder / "train-images-idx3-ubyte"
+    file.write_bytes(b"\x00\x00\x0d" + file.read_bytes()[3:])
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda folder: (folder / "t10k-images-idx3-ubyte").unlink(), "t10k-images-idx3-ubyte is missing"),
+        (damage_labels, "t10k-labels-idx1-ubyte: 27 bytes, expected 28"),
+        (damage_magic, "train-images-idx3-ubyte: not an IDX file"),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], "an empty folder. Understood are:"),
+    ],
+)
+def test_damaged_data(idx, tmp_path, capsys, damage, message):
+    damage(idx)
+    assert message in refused(["--data", idx, "--out", tmp_path / "run"], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data(tmp_path, capsys):
+    assert "nowhere does not exist" in refused(["--data", tmp_path / "nowhere"], capsys)
+
+
+def test_truncated_npz(toy, capsys):
+    toy.write_bytes(toy.read_bytes()[:-100])
+    assert f"{toy}: not a readable .npz file" in refused(["--data", toy], capsys)
+
+
+def test_images_that_are_too_small(tmp_path, capsys):
+    path = save(tmp_path / "small.npz", shape=(3, 9), classes=1)
+    assert "expected images of at least 4 x 4, got 3 x 9" in refused(["--data", path], capsys)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_folder_with_a_run_is_not_touched(toy, tmp_path, capsys, name):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).write_text("precious")
+    assert f"{folder} already holds a run; choose another folder" in refused(["--data", toy, "--out", folder], capsys)
+    assert [(file.name, file.read_text()) for file in folder.iterdir()] == [(name, "precious")]
+
+
+def test_out_is_a_file(toy, capsys):
+    assert str(toy) in refused(["--data", toy, "--out", toy], capsys)
+
+
+@pytest.mark.parametrize("library", ["tqdm", "matplotlib", "safetensors"])
+def test_missing_library(toy, tmp_path, capsys, monkeypatch, library):
+    for name in [library, "safetensors.numpy", "matplotlib.pyplot"]:
+        if name.startswith(library):
+            monkeypatch.setitem(sys.modules, name, None)
+    out = tmp_path / "run"
+    message = refused(["--data", toy, "--out", out], capsys)
+    assert message == (f"fastcnn train: {library} is not installed; install it with: pip install 'fastcnn[train]'\n")
+    assert not out.exists()
+    if library == "tqdm":  # which only the progress bar needs
+        assert main(["train", "--data", str(toy), *QUICK, "--out", str(out)]) == 0
+
+
+@pytest.mark.parametrize("batch_size, where", [(16, "in epoch 1, step 2"), (70, "after epoch 1")])
+def test_divergence(toy, tmp_path, capsys, batch_size, where):
+    out = tmp_path / "run"
+    options = [*QUICK, "--lr", "1e30", "--batch-size", str(batch_size), "--out", str(out)]
+    assert main(["train", "--data", str(toy), *options]) == 2
+    assert re.search(
+        rf"fastcnn train: the loss is \S+ {where}: training has diverged; a lower learning rate than 1e\+30",
+        capsys.readouterr().err,
+    )
+    assert not (out / "metrics.jsonl").exists()
+
+
+# ---- interrupts
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_interrupt_keeps_what_was_learned(train, toy, tmp_path, monkeypatch, capsys, epochs):
+    """An interrupt in the middle of the epoch after `epochs` of them."""
+    expected = trainer_state_after(toy, epochs, steps=2)
+    folder, run_epoch = tmp_path / "run", Trainer.run_epoch
+
+    def interrupted(self, evaluation, on_step):
+        def stop(loss, accuracy, images):
+            if self.epoch == epochs and images == 32:
+                raise KeyboardInterrupt
+
+        return run_epoch(self, evaluation, stop)
+
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
+    assert main(["train", "--data", str(toy), *QUICK, "--out", str(folder)]) == 130
+    assert f"interrupted in epoch {epochs + 1}; saving what was learned" in capsys.readouterr().err
+    assert {file.name for file in folder.iterdir()} == (FILES if epochs else FILES - {"metrics.jsonl", "curves.png"})
+    if epochs:
+        assert [epoch["epoch"] for epoch in metrics_of(folder)] == [1]
+    net, _ = restored(folder, (1, 8, 9), 3, 2)
+    for name, value in net.state_dict().items():
+        assert_array_equal(value, expected[name])
+    assert "already holds a run" in refused(["--data", toy, "--out", folder], capsys)
+
+
+def trainer_state_after(path, epochs, steps):
+    """The net of a quick run on `path` after whole epochs and some steps more."""
+    dataset, defaults = data.load(path), command_defaults()
+    net = nn.small_cnn((1, 8, 9), 3, 2, defaults.drop)
+    flat = nn.FlatParameters(net)
+    optimizer = optim.SGD(flat, 0.01, defaults.momentum, nesterov=True, weight_decay=defaults.weight_decay)
+    preprocess = data.Standardize.fit(dataset.x_train)
+    for epoch in range(epochs + 1):
+        for step, (x, y) in enumerate(data.Batches(dataset.x_train, dataset.y_train, 16).epoch(epoch)):
+            if (epoch, step) == (epochs, steps):
+                break
+            optimizer.lr = 0.01 * optim.SCHEDULES[defaults.schedule]((epoch + step / 5) / 2)
+            net.backward(layers.softmax_loss(net(preprocess.apply(x)), y)[1], need_dx=False)
+            optimizer.step()
+    return net.state_dict()
+
+
+def command_defaults():
+    from fastcnn.cli import _parser
+
+    return _parser().parse_args(["train"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT cannot be sent to one process there")
+@pytest.mark.parametrize("when", ["in the first epoch", "later"])
+def test_ctrl_c(tmp_path, when):
+    first = when == "in the first epoch"
+    path, folder = save(tmp_path / "set.npz", 20_000 if first else 70), tmp_path / "run"
+    options = ["--epochs", "100000", "--width", "2", "--batch-size", "1" if first else "16", "--out", str(folder)]
+    code = f"""
+        import signal, sys
+        from fastcnn.cli import main
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the parent made of it
+        sys.exit(main(["train", "--data", {str(path)!r}, *{options!r}]))
+    """
+    process = start_python(tmp_path / "script.py", code, PYTHONUNBUFFERED=1)
+    try:
+        # The bar shows a loss once a step is done; a line on stdout follows each epoch.
+        stream, sign = (process.stderr, "loss ") if first else (process.stdout, "epoch      3/")
+        for line in stream:
+            if sign in line:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, err
+    assert "saving what was learned" in err and "Traceback" not in err
+    assert {file.name for file in folder.iterdir()} == (FILES - {"metrics.jsonl", "curves.png"} if first else FILES)
+    net, preprocess = restored(folder, (1, 8, 9), 3, 2)
+    dataset = data.load(path)
+    loss, _ = evaluate(net, dataset.x_test, dataset.y_test, preprocess)
+    assert math.isfinite(loss)
+    if not first:
+        assert [epoch["epoch"] for epoch in metrics_of(folder)][:3] == [1, 2, 3] and loss < math.log(3)
+
+
+def test_interrupt_before_training(toy, capsys, monkeypatch):
+    def interrupt(path, size):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "load", interrupt)
+    assert main(["train", "--data", str(toy)]) == 130
+    assert capsys.readouterr() == ("", "fastcnn train: interrupted\n")
