@@ -4,7 +4,6 @@ The nets, the solver and the plain layers below are small re-creations. Everythi
 namespace, so that the two differ in nothing but the import.
 """
 
-
 import importlib
 from itertools import pairwise
 from types import SimpleNamespace

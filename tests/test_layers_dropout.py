@@ -1,6 +1,5 @@
 """Dropout."""
 
-
 import numpy as np
 import pytest
 from layers_support import floor_in_use, spread  # noqa: F401
