@@ -177,7 +177,7 @@ def parameters(name, given, defaults, **keywords):
 def required(name, param, key):
     """``param[key]``, which must be there."""
     if key not in param:
-        raise ValueError(f"{name}[{key!r}] is missing")
+        raise ValueError(f"{name}[{key!r}] is missing, got the keys {', '.join(map(repr, param)) or 'none'}")
     return param[key]
 
 
