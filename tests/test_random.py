@@ -4,6 +4,7 @@ import numba
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from philox_answers import PHILOX_ANSWERS
 
 from fastcnn.common import philox
 from fastcnn.cpu import dropout
@@ -23,18 +24,7 @@ def one_block(c0, c1, c2, c3, k0, k1):
     return philox_4x32(c0, c1, c2, c3, k0, k1)
 
 
-@pytest.mark.parametrize(
-    "counter, key, words",  # Random123's kat_vectors, philox4x32 with 10 rounds
-    [
-        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-        (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-            (0xA4093822, 0x299F31D0),
-            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-        ),
-    ],
-)
+@pytest.mark.parametrize("counter, key, words", PHILOX_ANSWERS)
 def test_known_answers(counter, key, words):
     assert one_block(*map(np.uint64, counter + key)) == words
 

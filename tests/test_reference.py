@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from philox_answers import PHILOX_ANSWERS
 
 from fastcnn.common.geometry import output_size
 from fastcnn.common.philox import derive_key, philox_4x32
@@ -26,18 +27,7 @@ def ramp(start, stop, *shape):
 # ---------------------------------------------------------------------------------------------- published values
 
 
-@pytest.mark.parametrize(
-    "counter, key, words",  # Random123's kat_vectors, philox4x32 with 10 rounds
-    [
-        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-        (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-            (0xA4093822, 0x299F31D0),
-            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-        ),
-    ],
-)
+@pytest.mark.parametrize("counter, key, words", PHILOX_ANSWERS)
 def test_philox_known_answers(counter, key, words):
     assert tuple(int(w) for w in philox_4x32(*map(np.uint64, counter + key))) == words
     arrays = philox_4x32(*(np.full(3, c, np.uint64) for c in counter + key))
