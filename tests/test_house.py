@@ -323,8 +323,6 @@ def test_every_intrinsic_has_a_python_stand_in():
         }
         for function in functions.values():
             if "intrinsic" in decorators(function):
-                if function.name == "_run_tasks":  # the class _Interpreted stands in for the kernel around it
-                    continue
                 stand_in = functions[f"{function.name}_python"]
                 assert parameters(stand_in) == parameters(function)[1:]  # all but the typing context
                 choice = f"{stand_in.name} if config.DISABLE_JIT else {function.name}"

@@ -47,13 +47,10 @@ class parallel:
 
     def __init__(self, task, name=None):
         self.__name__, self.__doc__, self.__wrapped__ = task.__name__, task.__doc__, task
-        if config.DISABLE_JIT:
-            self._run = _Interpreted(task)
-            return
         compiled = jit(task)
 
         def run(parallel_for, threads, count, *args):
-            if _run_tasks(parallel_for, threads, count, compiled, args):
+            if run_tasks(parallel_for, threads, count, compiled, args):
                 raise RuntimeError("a kernel failed: out of memory, or (with bounds checking) an index out of bounds")
 
         self._run = numba.njit(no_cfunc_wrapper=True, **_FLAGS)(run)
@@ -70,17 +67,6 @@ class parallel:
             with _launch.turn:
                 _launch.start()
                 self._run(_launch.parallel_for, _launch.num_threads(), count, *args)
-
-
-class _Interpreted:
-    """What runs the tasks with JIT disabled."""
-
-    def __init__(self, task):
-        self._task = task
-
-    def __call__(self, parallel_for, threads, count, *args):
-        for i in range(count):
-            self._task(i, *args)
 
 
 @intrinsic
@@ -150,6 +136,16 @@ def _run_tasks(typingctx, parallel_for, threads, count, task, args):
         return builder.load(at(builder, shared, 2))
 
     return types.intp(parallel_for, threads, count, task, args), codegen
+
+
+def _run_tasks_python(parallel_for, threads, count, task, args):
+    for i in range(count):
+        task(i, *args)
+    return 0
+
+
+# An intrinsic has no Python body; with JIT disabled kernels call the stand-in.
+run_tasks = _run_tasks_python if config.DISABLE_JIT else _run_tasks
 
 
 class _Launch:

@@ -33,7 +33,7 @@ def train(arguments):
     optimizer = optim.SGD(
         parameters, arguments.lr, arguments.momentum, nesterov=True, weight_decay=arguments.weight_decay
     )
-    batches = data.Batches(dataset.x_train, dataset.y_train, arguments.batch_size, seed=arguments.seed, drop_last=False)
+    batches = data.Batches(dataset.x_train, dataset.y_train, arguments.batch_size, seed=arguments.seed)
     schedule = optim.SCHEDULES[arguments.schedule]
     trainer = Trainer(net, optimizer, batches, preprocess, schedule, arguments.epochs, dtype)
     run = RunFolder(arguments.out or _folder(dataset), _config(arguments, dataset, parameters.data.size))
@@ -53,7 +53,6 @@ def train(arguments):
         except KeyboardInterrupt:
             interrupted = True
             print(f"\ninterrupted in epoch {trainer.epoch + 1}; saving what was learned", file=sys.stderr)
-        if interrupted:
             run.save_weights(net, preprocess)
         if run.metrics:
             run.draw_curves(evaluated_on)

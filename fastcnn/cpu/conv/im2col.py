@@ -185,19 +185,26 @@ def find_runs(first, count, out_h, out_w, panel):
 
 
 @jit
+def under_tap(tap, oh, ow, length, geometry, height, width):
+    """Where the pixels of a run lie under a tap: row ih, column iw of the first, and the part [first, last) inside."""
+    _, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = geometry
+    ih = oh * stride_h + tap // kernel_w * dilation_h - pad_h
+    iw = ow * stride_w + tap % kernel_w * dilation_w - pad_w
+    first, last = inside(iw, stride_w, width, length)
+    if first >= last or ih < 0 or ih >= height:
+        first = last = 0
+    return ih, iw, first, last
+
+
+@jit
 def gather(x, channel0, channels, geometry, runs, panel, cols):
     """The columns of some channels in panels [panel][channel, kh, kw][column], zeros outside the image."""
-    kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = geometry
     height, width = x.shape[2:]
-    taps, pixels = kernel_h * kernel_w, x.reshape(-1)
+    taps, stride_w, pixels = geometry[0] * geometry[1], geometry[3], x.reshape(-1)
     for tap in range(taps):
         for r in range(runs.shape[0]):
             column, length, image, oh, ow = runs[r]
-            ih = oh * stride_h + tap // kernel_w * dilation_h - pad_h
-            iw = ow * stride_w + tap % kernel_w * dilation_w - pad_w
-            first, last = inside(iw, stride_w, width, length)
-            if first >= last or ih < 0 or ih >= height:
-                first = last = 0
+            ih, iw, first, last = under_tap(tap, oh, ow, length, geometry, height, width)
             place = (column // panel * channels * taps + tap) * panel + column % panel
             source = ((image * x.shape[1] + channel0) * height + ih) * width + iw + first * stride_w
             for _ in range(channels):
@@ -217,16 +224,13 @@ def gather(x, channel0, channels, geometry, runs, panel, cols):
 @jit
 def scatter(tiles, runs, panel, column_panels, geometry, dx, channel0, channels):
     """Add the rows (channel, kh, kw) of C tiles to the pixels that `gather` would have copied them from."""
-    kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = geometry
     height, width = dx.shape[2:]
-    taps = kernel_h * kernel_w
+    taps, stride_w = geometry[0] * geometry[1], geometry[3]
     for tap in range(taps):
         for r in range(runs.shape[0]):
             column, length, image, oh, ow = runs[r]
-            ih = oh * stride_h + tap // kernel_w * dilation_h - pad_h
-            iw = ow * stride_w + tap % kernel_w * dilation_w - pad_w
-            first, last = inside(iw, stride_w, width, length)
-            if first >= last or ih < 0 or ih >= height:
+            ih, iw, first, last = under_tap(tap, oh, ow, length, geometry, height, width)
+            if first == last:
                 continue
             for c in range(channels):
                 k = c * taps + tap
