@@ -31,6 +31,16 @@ def small_net(dtype=np.float64, **options):
     return nn.small_cnn((2, 9, 7), 3, width=3, dtype=dtype, seed=5, **options)
 
 
+def convolutions(filters, stride=1, relu=True):
+    """Two convolutions of images of 4 channels, each with its batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(4, filters, 3, stride, 1, bias=False, rng=generator(), **DOUBLE),
+        batchnorm(filters, relu=True, **DOUBLE),
+        nn.Conv2d(filters, filters, 3, 1, 1, bias=False, rng=np.random.default_rng(4), **DOUBLE),
+        batchnorm(filters, relu=relu, **DOUBLE),
+    )
+
+
 IMAGES, ROWS = (3, 4, 7, 6), (5, 6)
 # name: (function that makes the layer, shape of its input)
 LAYERS = {
@@ -50,6 +60,12 @@ LAYERS = {
     "relu": (nn.ReLU, IMAGES),
     "max-pool": (lambda: nn.MaxPool2d(2), IMAGES),
     "max-pool with all options": (lambda: nn.MaxPool2d((3, 2), (2, 1), (1, 0)), IMAGES),
+    "average pool": (lambda: nn.AvgPool2d(2), IMAGES),
+    "average pool with all options": (lambda: nn.AvgPool2d((3, 2), (2, 1), (1, 0)), IMAGES),
+    "global average pool": (nn.GlobalAvgPool2d, IMAGES),
+    "residual": (lambda: nn.Residual(convolutions(4, relu=False)), IMAGES),
+    "residual with a shortcut": (lambda: nn.Residual(convolutions(5, 2), convolutions(5, 2, relu=False)), IMAGES),
+    "residual of an activation": (lambda: nn.Residual(nn.ReLU()), IMAGES),
     "dropout": (lambda: FixedDropout(0.4, key=7), IMAGES),
     "dropout in eval mode": (lambda: nn.Dropout(0.4, key=7).eval(), IMAGES),
     "flatten": (nn.Flatten, IMAGES),

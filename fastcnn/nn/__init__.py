@@ -2,22 +2,40 @@
 
 from fastcnn.nn import initialisers
 from fastcnn.nn.flat import FlatParameters
-from fastcnn.nn.layers import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Sequential
+from fastcnn.nn.layers import (
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Residual,
+    Sequential,
+)
 from fastcnn.nn.module import Module, Parameter
-from fastcnn.nn.networks import small_cnn
+from fastcnn.nn.networks import resnet18, resnet20, small_cnn, vgg11
 
 __all__ = [
+    "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
     "Dropout",
     "FlatParameters",
     "Flatten",
+    "GlobalAvgPool2d",
     "Linear",
     "MaxPool2d",
     "Module",
     "Parameter",
     "ReLU",
+    "Residual",
     "Sequential",
     "initialisers",
+    "resnet18",
+    "resnet20",
     "small_cnn",
+    "vgg11",
 ]

@@ -168,11 +168,7 @@ class MaxPool2d(Module):
     """Maximum over windows of (N, C, H, W) images; the stride is the window's size unless given."""
 
     def __init__(self, kernel_size, stride=None, padding=0):
-        self.size = checks.pair("kernel_size", kernel_size, 1)
-        self.stride = self.size if stride is None else checks.pair("stride", stride, 1)
-        self.padding = checks.pair("padding", padding, 0)
-        if any(2 * pad > size for pad, size in zip(self.padding, self.size, strict=True)):
-            raise ValueError(f"padding: expected at most half the window {self.size}, got {self.padding}")
+        self.size, self.stride, self.padding = _pooling_window(kernel_size, stride, padding)
 
     def output_shape(self, shape):
         return shape[0], *checks.window(shape[1:], self.size, self.stride, self.padding)
@@ -189,6 +185,50 @@ class MaxPool2d(Module):
         if need_dx:
             out = self._buffer("dx", self._x.shape, self._x.dtype)
             return floor("pool").max_pool_backward(dout, self._x, self.size, self.stride, self.padding, out)
+
+
+class AvgPool2d(Module):
+    """Mean over windows of (N, C, H, W) images, padding as zeros; the stride is the window's size unless given."""
+
+    def __init__(self, kernel_size, stride=None, padding=0):
+        self.size, self.stride, self.padding = _pooling_window(kernel_size, stride, padding)
+
+    def output_shape(self, shape):
+        return shape[0], *checks.window(shape[1:], self.size, self.stride, self.padding)
+
+    def forward(self, x):
+        x = self._input(x)
+        checks.rank("x", x, "(N, C, H, W)")
+        out = self._buffer("out", (len(x), *self.output_shape(x.shape[1:])), x.dtype)
+        self._out = floor("pool").avg_pool_forward(x, self.size, self.stride, self.padding, out)
+        return self._out
+
+    def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
+        if need_dx:
+            out = self._buffer("dx", self._x.shape, self._x.dtype)
+            return floor("pool").avg_pool_backward(dout, self._x.shape, self.size, self.stride, self.padding, out)
+
+
+class GlobalAvgPool2d(Module):
+    """Mean of each channel of (N, C, H, W) images: (N, C)."""
+
+    def output_shape(self, shape):
+        return shape[:1]
+
+    def forward(self, x):
+        x = self._input(x)
+        checks.rank("x", x, "(N, C, H, W)")
+        checks.window(x.shape[2:], (1, 1), (1, 1), (0, 0))
+        out = self._buffer("out", x.shape[:2], x.dtype)
+        self._out = floor("pool").global_avg_pool_forward(x, out)
+        return self._out
+
+    def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
+        if need_dx:
+            out = self._buffer("dx", self._x.shape, self._x.dtype)
+            return floor("pool").global_avg_pool_backward(dout, self._x.shape, out)
 
 
 class Dropout(Module):
@@ -271,3 +311,48 @@ class Sequential(Module):
         for i, layer in reversed(list(enumerate(self.layers))):
             dout = layer.backward(dout, need_dx or i > 0)
         return dout
+
+
+class Residual(Module):
+    """relu(main(x) + shortcut(x)), the block of He et al., "Deep Residual Learning" (2015), figure 2.
+
+    Parameters
+    ----------
+    main : Module
+    shortcut : Module or None
+        None: x itself, which must then have the shape of main(x).
+    """
+
+    def __init__(self, main, shortcut=None):
+        if main is shortcut:
+            raise ValueError("shortcut: expected another layer than main, got the same")
+        self.main, self.shortcut = main, shortcut
+
+    def output_shape(self, shape):
+        return tuple(self.main.output_shape(shape))
+
+    def forward(self, x):
+        x = self._input(x)
+        branch, shortcut = self.main.forward(x), self.shortcut.forward(x) if self.shortcut else x
+        checks.shape("shortcut", shortcut, branch.shape)
+        out = self._buffer("out", branch.shape, branch.dtype)
+        self._out = floor("activation").add_forward(branch, shortcut, relu=True, out=out)
+        return self._out
+
+    def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
+        out = self._buffer("dsum", dout.shape, dout.dtype)
+        dsum = floor("activation").relu_backward(dout, self._out, out=out)
+        dx = self.main.backward(dsum, need_dx)
+        dshortcut = self.shortcut.backward(dsum, need_dx) if self.shortcut else dsum
+        if need_dx:
+            out = self._buffer("dx", dx.shape, dx.dtype)
+            return floor("activation").add_forward(dx, dshortcut, out=out)
+
+
+def _pooling_window(kernel_size, stride, padding):
+    """Size, stride and padding of a pooling layer's windows, as pairs."""
+    size, padding = checks.pair("kernel_size", kernel_size, 1), checks.pair("padding", padding, 0)
+    if any(2 * pad > length for pad, length in zip(padding, size, strict=True)):
+        raise ValueError(f"padding: expected at most half the window {size}, got {padding}")
+    return size, size if stride is None else checks.pair("stride", stride, 1), padding
