@@ -109,10 +109,10 @@ _SUMS = Limit(1e-6, 5e-15, "products summed in blocks of 256, then block by bloc
 _MOVES = Limit(0, 0, "copies numbers, computes none")
 
 
-def _conv_case(x, w, stride=1, pad=0, dilation=1, groups=1, relu=False, bias=True):
+def _conv_case(x, w, stride=1, pad=0, dilation=1, groups=1, relu=False, bias=True, add=False):
     pair = {"stride": stride, "pad": pad, "dilation": dilation}
     pair = {name: value if isinstance(value, tuple) else (value, value) for name, value in pair.items()}
-    return dict(x=x, w=w, groups=groups, relu=relu, bias=bias, **pair)
+    return dict(x=x, w=w, groups=groups, relu=relu, bias=bias, add=add, **pair)
 
 
 def _layers(network, batch):
@@ -125,7 +125,7 @@ def _layers(network, batch):
 _CONV_CASES = _cases(
     quick=[
         _conv_case((2, 3, 9, 8), (5, 3, 3, 3), pad=1, relu=True),
-        _conv_case((3, 63, 7, 5), (42, 3, 1, 1), groups=21),
+        _conv_case((3, 63, 7, 5), (42, 3, 1, 1), groups=21, relu=True, add=True),
         _conv_case((2, 4, 11, 10), (6, 2, 3, 2), stride=(2, 1), pad=(1, 0), dilation=(1, 2), groups=2),
     ],
     normal=[
@@ -152,9 +152,17 @@ _CONV_CASES = _cases(
 )
 
 
-def _conv_inputs(rng, x, w, bias, **options):
-    b = rng.standard_normal(w[0]) if bias else None
-    return dict(x=rng.standard_normal(x), w=rng.standard_normal(w), b=b, **options)
+def _conv_inputs(rng, x, w, bias, add, **options):
+    given = dict(x=rng.standard_normal(x), w=rng.standard_normal(w), b=rng.standard_normal(w[0]) if bias else None)
+    windows = output_shape(x[2:], w[2:], options["stride"], options["pad"], options["dilation"])
+    given["add"] = rng.standard_normal((x[0], w[0], *windows)) if add else None
+    return dict(**given, **options)
+
+
+def _conv_moments_inputs(rng, relu, add, **case):
+    given = _conv_inputs(rng, add=False, **case)
+    del given["add"]
+    return given
 
 
 def _geometry(given, *names):
@@ -188,6 +196,10 @@ def _window_inputs(rng, x, **options):
 
 _CONV = [
     Op("conv_forward", "conv", _CONV_CASES, _conv_inputs, _SUMS, flops=_conv_flops),
+    Op(
+        "conv_moments_forward", "conv", _CONV_CASES, _conv_moments_inputs,
+        Limit(2e-6, 1e-14, "as conv_forward, then sums about a pivot"), flops=_conv_flops,
+    ),
     Op(
         "conv_backward_input", "conv", _CONV_CASES,
         lambda i, r, g: dict(dout=_masked(i, r, g), w=i["w"], x_shape=i["x"].shape, **_geometry(i, "groups")),

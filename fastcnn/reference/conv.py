@@ -15,19 +15,33 @@ from fastcnn.common.geometry import output_shape
 from fastcnn.reference._arrays import crop_image, deliver, pad_image, taps
 
 
-def conv_forward(x, w, b, stride, pad, dilation=(1, 1), groups=1, relu=False, algo="auto", out=None):
+def conv_forward(
+    x, w, b, stride, pad, dilation=(1, 1), groups=1, relu=False, algo="auto", add=None, out=None
+):  # fmt: skip
     """out[n, f, p, q] = b[f] + sum_{c, i, j} w[f, c, i, j] x[n, c, p stride + i dilation - pad, q ... + j ...].
 
-    x is zero outside the image; b may be None; with `relu`, max(0, out).
+    x is zero outside the image; b may be None; with `add` (N, F, H', W'), out + add; then, with `relu`, max(0, out).
     """
     kernel, w_tap, x_pad = w.shape[2:], _by_tap(w, groups), pad_image(x, pad)
     y = sum(w_tap[ij] @ _by_group(x_tap, groups) for ij, x_tap in taps(x_pad, kernel, stride, dilation))
     y = y.reshape(x.shape[0], w.shape[0], *output_shape(x.shape[2:], kernel, stride, pad, dilation))
     if b is not None:
         y = y + b[:, None, None]
+    if add is not None:
+        y = y + add
     if relu:
         y = np.maximum(y, 0)
     return deliver(y, out, x.dtype)
+
+
+def conv_moments_forward(x, w, b, stride, pad, dilation=(1, 1), groups=1, algo="auto", out=None):
+    """`conv_forward`, and what a batch norm after it needs: mean and (biased) variance of each channel, (F,) each."""
+    out = conv_forward(x, w, b, stride, pad, dilation, groups, out=out)
+    y = out.astype(np.float64)
+    count = max(y.size // max(len(w), 1), 1)
+    mean = y.sum(axis=(0, 2, 3)) / count
+    var = ((y - mean[:, None, None]) ** 2).sum(axis=(0, 2, 3)) / count
+    return out, mean.astype(x.dtype), var.astype(x.dtype)
 
 
 def conv_backward_input(dout, w, x_shape, stride, pad, dilation=(1, 1), groups=1, algo="auto", out=None):

@@ -15,7 +15,8 @@ horizontal). All cuts depend on shapes alone: results do not depend on the numbe
 import numpy as np
 
 from fastcnn.cpu.conv.columns import inside
-from fastcnn.cpu.gemm import DEPTH, multiply_panels, pack, pack_panels, rectify
+from fastcnn.cpu.conv.epilogue import emit, moments_of
+from fastcnn.cpu.gemm import DEPTH, multiply_panels, pack, pack_panels
 from fastcnn.cpu.jit import jit, parallel
 from fastcnn.cpu.microkernel import ROWS, columns, tile_columns
 from fastcnn.cpu.moves import copy_run
@@ -23,8 +24,8 @@ from fastcnn.cpu.moves import copy_run
 PIXELS = (1, 1, 1, 1, 0, 0, 1, 1)  # the geometry of windows of one pixel: `gather` then copies images as they are
 
 
-def forward(x, w, b, stride, pad, dilation, groups, relu, out):
-    """`conv_forward` by this algorithm; writes all of its last argument."""
+def forward(x, w, stride, pad, dilation, groups, end, out):
+    """`conv_forward` by this algorithm; writes all of its last argument and returns the moments of its blocks."""
     (filters, channels, *kernel), depth = w.shape, w[0].size
     filters //= groups
     panels = _pack_weights(w, groups, filters * depth, filters, depth, depth, 1)
@@ -32,7 +33,9 @@ def forward(x, w, b, stride, pad, dilation, groups, relu, out):
     # Wide enough to use packed weights well, narrow enough for some sixteen tasks.
     width = columns(x.dtype) * min(4, max(1, places * groups // (16 * columns(x.dtype))))
     tasks = groups * -(-places // width)
-    _forward(tasks, x, panels, b, (*kernel, *stride, *pad, *dilation), filters, channels, width, relu, out)
+    geometry = (*kernel, *stride, *pad, *dilation)
+    _forward(tasks, x, panels, end.bias, end.add, geometry, filters, channels, width, end.relu, out)
+    return moments_of(out, end)
 
 
 def backward_input(dout, w, stride, pad, dilation, groups, dx):
@@ -71,7 +74,7 @@ def _pack_weights(w, groups, group_step, size, step, depth, depth_step):
 
 
 @parallel
-def _forward(task, x, panels, b, geometry, filters, channels, width, relu, out):
+def _forward(task, x, panels, b, add, geometry, filters, channels, width, relu, out):
     """Some columns (n, oh, ow) of one group, for all its filters."""
     panel, taps = tile_columns(x), geometry[0] * geometry[1]
     places = out.shape[0] * out.shape[2] * out.shape[3]
@@ -95,9 +98,8 @@ def _forward(task, x, panels, b, geometry, filters, channels, width, relu, out):
             column, length, image, oh, ow = runs[r]
             tile = (f // ROWS * column_panels + column // panel) * ROWS + f % ROWS
             source = tiles[tile * panel + column % panel :][:length]
-            target = out[image, group * filters + f, oh, ow : ow + length]
-            for i in range(length):
-                target[i] = rectify(source[i] + bias, relu)
+            place = ((image * out.shape[1] + group * filters + f) * out.shape[2] + oh) * out.shape[3] + ow
+            emit(source, bias, add.reshape(-1)[place:][:length], relu, out.reshape(-1)[place:][:length])
 
 
 @parallel
