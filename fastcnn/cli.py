@@ -1,4 +1,4 @@
-"""The command line: `fastcnn train`, `fastcnn validate`, `fastcnn info`."""
+"""The command line: `fastcnn train`, `fastcnn validate`, `fastcnn bench`, `fastcnn info`."""
 
 import argparse
 import os
@@ -28,7 +28,7 @@ def _parser():
     parser = argparse.ArgumentParser(prog="fastcnn", description="NumPy convolutional nets with compiled kernels.")
     parser.add_argument("--version", action="version", version=f"fastcnn {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_validate, _add_info):
+    for add in (_add_train, _add_validate, _add_bench, _add_info):
         add(commands)
     return parser
 
@@ -104,6 +104,36 @@ def _add_validate(commands):
     _add_backend(command)
 
 
+def _add_bench(commands):
+    text = "Measure every kernel beside its NumPy reference, other libraries, and the limits of this machine."
+    command = _command(commands, "bench", _bench, text)
+    what = command.add_argument_group("what to measure")
+    what.add_argument("--quick", action="store_true", help="a few cases of each family, for a short time")
+    what.add_argument("--family", action="append", metavar="NAME", help="only this family; may be repeated")
+    what.add_argument(
+        "--op", action="append", metavar="NAME", help="only cases or ops of this name, * for any; may be repeated"
+    )
+    what.add_argument(
+        "--peers", default="auto", metavar="LIST",
+        help="other libraries, as torch,onnxruntime,jax; or none; auto takes those that are installed",
+    )  # fmt: skip
+    how = command.add_argument_group("how")
+    how.add_argument(
+        "--threads", type=_positive, metavar="N", help="number of threads of every library (default: all cores)"
+    )
+    how.add_argument("--rounds", type=_positive, metavar="N", help="how often the libraries take turns in each case")
+    how.add_argument("--seconds", type=_seconds, metavar="S", help="for each library and case, all rounds together")
+    how.add_argument(
+        "--passive", action="store_true", help="no thread may wait by spinning: for a machine that is not idle"
+    )
+    running = command.add_argument_group("running")
+    running.add_argument(
+        "--output", default="runs/bench", metavar="FOLDER", help="for results; those of other cases there are kept"
+    )
+    running.add_argument("--resume", action="store_true", help="leave out cases that the folder has results of")
+    running.add_argument("--no-progress", action="store_true", help="show no bar")
+
+
 def _add_info(commands):
     command = _command(commands, "info", _info, "Print versions, CPU, threads, cache folder and GPU.")
     command.add_argument("--json", action="store_true", help="as JSON")
@@ -113,6 +143,16 @@ def _positive(text):
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _seconds(text):
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
+    return seconds
 
 
 # Each command imports what it needs: `--help` stays quick.
@@ -128,6 +168,12 @@ def _validate(arguments):
     from fastcnn.validate import command
 
     return command(arguments)
+
+
+def _bench(arguments):
+    from fastcnn.bench.command import bench
+
+    return bench(arguments)
 
 
 def _info(arguments):
