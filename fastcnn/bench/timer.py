@@ -1,7 +1,7 @@
 """Timing by alternation: A B A B ..., ratios pair by pair, their median and quartiles.
 
-A clock speed that drifts, or a neighbour that wakes up, changes both halves of a pair, and spoils a few pairs rather than
-the comparison.
+A clock speed that drifts, or a neighbour that wakes up, changes both halves of a pair, and spoils a few pairs rather
+than the comparison.
 """
 
 import gc
@@ -52,12 +52,12 @@ def call_time(function, seconds, last=None):
     times, collecting = [], gc.isenabled()
     gc.disable()
     try:
-        end = time.perf_counter() + seconds
+        start = time.perf_counter()
+        end = start + seconds
         while not times or start < end:
-            start = time.perf_counter()
             function()
-            times.append(time.perf_counter() - start)
-            start += times[-1]
+            last, start = start, time.perf_counter()
+            times.append(start - last)
     finally:
         if collecting:
             gc.enable()

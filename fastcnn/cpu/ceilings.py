@@ -1,4 +1,4 @@
-"""Kernels that do nothing but find the machine's limits: multiply-adds in registers, copies, and packed panels in cache.
+"""Kernels that find the machine's limits: multiply-adds in registers, copies, packed panels that stay in cache.
 
 `fastcnn.bench.ceilings` times them.
 """
