@@ -14,7 +14,7 @@ import numpy as np
 
 from fastcnn.cpu.arrays import contiguous, output
 from fastcnn.cpu.jit import jit, parallel
-from fastcnn.cpu.microkernel import ROWS, columns, multiply_tile, tile_columns
+from fastcnn.cpu.microkernel import ROWS, VECTORS, columns, multiply_tile, tile_columns
 from fastcnn.cpu.moves import BLOCK, copy_run, transpose_block
 
 DEPTH = 256  # summed at once; an A panel of this depth fills a quarter of L1, and long sums are cut into such blocks
@@ -121,4 +121,4 @@ def multiply_panels(depth, a, a_start, a_step, row_panels, b, column_panels, til
     for i in range(row_panels):
         for j in range(column_panels):
             tile = (i * column_panels + j) * ROWS * columns
-            multiply_tile(depth, a, a_start + i * a_step, b, j * depth * columns, tiles, tile)
+            multiply_tile(depth, a, a_start + i * a_step, b, j * depth * columns, tiles, tile, VECTORS, False)

@@ -3,7 +3,8 @@
 `multiply_tile` computes C += A B for a tile C of ROWS x `columns(dtype)` elements, from packed panels:
 ``a[p, i]`` (ROWS numbers side by side for each p) and ``b[p, j]``. It is emitted as LLVM vector code, because a loop
 over a local accumulator array does not stay in registers. Per step p: one vector load for each of VECTORS vectors of b,
-one broadcast for each row of a, and ROWS x VECTORS fused multiply-adds.
+one broadcast for each row of a, and ROWS x VECTORS fused multiply-adds. Narrower tiles, of fewer vectors, are for the
+last columns of a matrix.
 """
 
 import numpy as np
@@ -25,16 +26,21 @@ def _block_of_host():
     if "+avx512f" in have:
         return 64, 8, 3  # 24 accumulators + 3 + 1 of 32 registers
     if "+avx2" in have and "+fma" in have:
-        return 32, 6, 2  # 12 accumulators + 2 + 1 of 16 registers
-    return 16, 6, 2  # SSE2 and NEON alike
+        return 32, 4, 3  # 12 accumulators + 3 + 1 of 16 registers
+    return 16, 4, 3  # SSE2 and NEON alike
 
 
 VECTOR_BYTES, ROWS, VECTORS = _block_of_host()
 
 
+def lanes(dtype):
+    """Elements of `dtype` in a vector."""
+    return VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
 def columns(dtype):
     """Width of a tile, and of a packed panel of b, in elements of `dtype`."""
-    return VECTORS * VECTOR_BYTES // np.dtype(dtype).itemsize
+    return VECTORS * lanes(dtype)
 
 
 @intrinsic
@@ -49,8 +55,21 @@ def _tile_columns(typingctx, array):
 
 
 @intrinsic
-def _multiply_tile(typingctx, k, a, a_start, b, b_start, c, c_start):
-    """c[c_start:] += a[a_start:] b[b_start:] for one tile; the arrays are one-dimensional and C-contiguous."""
+def _tile_lanes(typingctx, array):
+    """`lanes` of an array's dtype, as a constant of the compiled code."""
+
+    def codegen(context, builder, signature, args):
+        return context.get_constant(types.intp, VECTOR_BYTES * 8 // signature.args[0].dtype.bitwidth)
+
+    return types.intp(array), codegen
+
+
+@intrinsic
+def _multiply_tile(typingctx, k, a, a_start, b, b_start, c, c_start, vectors, fresh):
+    """c[c_start:] += a[a_start:] b[b_start:] for one tile; the arrays are one-dimensional and C-contiguous.
+
+    The tile, and the panel of b, are `vectors` (1 to VECTORS) vectors wide; with `fresh`, c is overwritten.
+    """
 
     def codegen(context, builder, signature, args):
         scalar = context.get_data_type(signature.args[1].dtype)
@@ -77,58 +96,76 @@ def _multiply_tile(typingctx, k, a, a_start, b, b_start, c, c_start):
             first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
             return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
 
+        def multiply(width):
+            """The loop for tiles of `width` vectors."""
+            before = builder.block
+            head, body, done = (builder.append_basic_block(f"tile.{name}") for name in ("head", "body", "done"))
+            builder.branch(head)
+            builder.position_at_end(head)
+            p = builder.phi(size)
+            p.add_incoming(constant(0), before)
+            sums = [builder.phi(vector) for _ in range(ROWS * width)]
+            for phi in sums:
+                phi.add_incoming(ir.Constant(vector, None), before)
+            builder.cbranch(builder.icmp_signed("<", p, args[0]), body, done)
+
+            builder.position_at_end(body)
+            b_row = builder.gep(b, [builder.mul(p, constant(width * lanes))])
+            a_row = builder.gep(a, [builder.mul(p, constant(ROWS))])
+            b_vectors = [builder.load(vector_at(b_row, constant(v * lanes)), align=itemsize) for v in range(width)]
+            following = []
+            for i in range(ROWS):
+                a_i = broadcast(builder.load(builder.gep(a_row, [constant(i)])))
+                for v in range(width):
+                    following.append(builder.call(muladd, [a_i, b_vectors[v], sums[i * width + v]]))
+            p.add_incoming(builder.add(p, constant(1)), body)
+            for phi, value in zip(sums, following):
+                phi.add_incoming(value, body)
+            builder.branch(head)
+
+            builder.position_at_end(done)
+            for i, phi in enumerate(sums):
+                # Added at the end, not accumulated upon: a long sum in short blocks has the smaller error.
+                pointer = vector_at(c, constant(i * lanes))
+                old = builder.select(args[8], ir.Constant(vector, None), builder.load(pointer, align=itemsize))
+                builder.store(builder.fadd(old, phi), pointer, align=itemsize)
+
         a, b, c = start(1), start(3), start(5)
-        tile = [constant(i * lanes) for i in range(ROWS * VECTORS)]
-
-        before = builder.block
-        head, body, done = (builder.append_basic_block(f"tile.{name}") for name in ("head", "body", "done"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        p = builder.phi(size)
-        p.add_incoming(constant(0), before)
-        sums = [builder.phi(vector) for _ in tile]
-        for phi in sums:
-            phi.add_incoming(ir.Constant(vector, None), before)
-        builder.cbranch(builder.icmp_signed("<", p, args[0]), body, done)
-
-        builder.position_at_end(body)
-        b_row = builder.gep(b, [builder.mul(p, constant(VECTORS * lanes))])
-        a_row = builder.gep(a, [builder.mul(p, constant(ROWS))])
-        b_vectors = [builder.load(vector_at(b_row, constant(v * lanes)), align=itemsize) for v in range(VECTORS)]
-        following = []
-        for i in range(ROWS):
-            a_i = broadcast(builder.load(builder.gep(a_row, [constant(i)])))
-            for v in range(VECTORS):
-                following.append(builder.call(muladd, [a_i, b_vectors[v], sums[i * VECTORS + v]]))
-        p.add_incoming(builder.add(p, constant(1)), body)
-        for phi, value in zip(sums, following):
-            phi.add_incoming(value, body)
-        builder.branch(head)
-
-        builder.position_at_end(done)
-        for phi, place in zip(sums, tile):
-            # Added at the end, not accumulated upon: a long sum in short blocks has the smaller error.
-            pointer = vector_at(c, place)
-            builder.store(builder.fadd(builder.load(pointer, align=itemsize), phi), pointer, align=itemsize)
+        end = builder.append_basic_block("tile.end")
+        choice = builder.switch(args[7], end)
+        for width in range(1, VECTORS + 1):
+            block = builder.append_basic_block(f"tile.{width}")
+            choice.add_case(constant(width), block)
+            builder.position_at_end(block)
+            multiply(width)
+            builder.branch(end)
+        builder.position_at_end(end)
         return context.get_dummy_value()
 
     panels = (a, b, c)
     if not all(isinstance(t, types.Array) and t.ndim == 1 and t.layout == "C" and t.dtype == a.dtype for t in panels):
         return None
-    return types.void(types.intp, a, types.intp, b, types.intp, c, types.intp), codegen
+    index = types.intp
+    return types.void(index, a, index, b, index, c, index, index, types.boolean), codegen
 
 
 def _tile_columns_python(array):
     return columns(array.dtype)
 
 
-def _multiply_tile_python(k, a, a_start, b, b_start, c, c_start):
-    width = columns(c.dtype)
+def _tile_lanes_python(array):
+    return lanes(array.dtype)
+
+
+def _multiply_tile_python(k, a, a_start, b, b_start, c, c_start, vectors, fresh):
+    width = vectors * lanes(c.dtype)
     a_panel = a[a_start : a_start + k * ROWS].reshape(k, ROWS)
     b_panel = b[b_start : b_start + k * width].reshape(k, width)
-    c[c_start : c_start + ROWS * width] += (a_panel.T @ b_panel).reshape(-1)
+    tile = c[c_start : c_start + ROWS * width]
+    tile[:] = (a_panel.T @ b_panel).reshape(-1) + (0 if fresh else tile)
 
 
 # An intrinsic has no Python body; with JIT disabled kernels call the stand-ins.
+tile_lanes = _tile_lanes_python if config.DISABLE_JIT else _tile_lanes
 tile_columns = _tile_columns_python if config.DISABLE_JIT else _tile_columns
 multiply_tile = _multiply_tile_python if config.DISABLE_JIT else _multiply_tile

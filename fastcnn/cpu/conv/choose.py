@@ -1,8 +1,13 @@
 """Which algorithm computes a convolution on this floor."""
 
-from fastcnn.cpu.conv import im2col
+from fastcnn.cpu.conv import im2col, winograd
 
-ALGORITHMS = {"im2col": im2col}
+ALGORITHMS = {
+    "im2col": im2col,
+    "winograd_f2x3": winograd.F2,
+    "winograd_f4x3": winograd.F4,
+    "winograd_f6x3": winograd.F6,
+}
 
 
 def algorithm(name, direction, x_shape, w_shape, stride, pad, dilation, groups, dtype):

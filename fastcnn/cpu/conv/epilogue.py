@@ -3,9 +3,12 @@
 import dataclasses
 
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from fastcnn.cpu.gemm import rectify
 from fastcnn.cpu.jit import jit, parallel
+from fastcnn.cpu.vectors import Vectors, either, pointers, vector_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +45,46 @@ def fold(parts, dtype):
     return middle.astype(dtype), (squares / total).astype(dtype)
 
 
-@jit
-def emit(source, bias, add, relu, target):
-    """One run of output: target = source + bias + add, rectified where `relu`; `add` may have no elements."""
-    if add.size:
-        for i in range(target.size):
-            target[i] = rectify(source[i] + bias + add[i], relu)
-    else:
-        for i in range(target.size):
-            target[i] = rectify(source[i] + bias, relu)
+@intrinsic
+def _emit_rows(typingctx, source, start, step, rows, count, bias, relu, add, adding, out, place, out_step):
+    """Finish `rows` stretches of `count` outputs: out = source + bias + add (if `adding`), rectified if `relu`.
+
+    Stretch i starts at source[start + i step] and goes to out[place + i out_step]; `add` lies as `out` does.
+    """
+
+    def codegen(context, builder, signature, args):
+        emit = Vectors(context, builder, signature.args[0].dtype)
+        source, add, out = pointers(context, builder, signature, args, 0, 7, 9)
+        start, step, rows, count, bias, relu, adding, place, out_step = (args[i] for i in (1, 2, 3, 4, 5, 6, 8, 10, 11))
+        bias, relu, zero = emit.spread(bias), emit.spread(relu), emit.splat(0)
+        with cgutils.for_range(builder, rows) as row:
+            first = builder.add(start, builder.mul(row.index, step))
+            target = builder.add(place, builder.mul(row.index, out_step))
+            with cgutils.for_range_slice(builder, emit.index(0), count, emit.index(emit.lanes), inc=True) as (c, _):
+                mask = emit.first_lanes(builder.sub(count, c))
+                value = builder.fadd(emit.masked_load(source, builder.add(first, c), mask), bias)
+                allowed = builder.select(adding, mask, emit.no_lanes())
+                value = builder.fadd(value, emit.masked_load(add, builder.add(target, c), allowed))
+                negative = builder.and_(builder.fcmp_ordered("<", value, zero), relu)  # a NaN stays one
+                value = builder.select(negative, zero, value)
+                emit.masked_store(value, out, builder.add(target, c), mask)
+        return context.get_dummy_value()
+
+    if not vector_arrays(source, add, out) or not source.dtype == add.dtype == out.dtype:
+        return None
+    index, flag = types.intp, types.boolean
+    arguments = (source, index, index, index, index, source.dtype, flag, add, flag, out, index, index)
+    return types.void(*arguments), codegen
+
+
+def _emit_rows_python(source, start, step, rows, count, bias, relu, add, adding, out, place, out_step):
+    for row in range(rows):
+        here = slice(place + row * out_step, place + row * out_step + count)
+        value = source[start + row * step :][:count] + bias + (add[here] if adding else 0)
+        out[here] = np.where(relu & (value < 0), 0, value)
+
+
+emit_rows = either(_emit_rows, _emit_rows_python)
 
 
 @jit

@@ -15,7 +15,7 @@ horizontal). All cuts depend on shapes alone: results do not depend on the numbe
 import numpy as np
 
 from fastcnn.cpu.conv.columns import inside
-from fastcnn.cpu.conv.epilogue import emit, moments_of
+from fastcnn.cpu.conv.epilogue import emit_rows, moments_of
 from fastcnn.cpu.gemm import DEPTH, multiply_panels, pack, pack_panels
 from fastcnn.cpu.jit import jit, parallel
 from fastcnn.cpu.microkernel import ROWS, columns, tile_columns
@@ -92,14 +92,15 @@ def _forward(task, x, panels, b, add, geometry, filters, channels, width, relu, 
         gather(x, group * channels + c, here, geometry, runs, panel, cols)
         a, a_step = start + c * taps * ROWS, channels * taps * ROWS
         multiply_panels(here * taps, panels, a, a_step, row_panels, cols, column_panels, tiles)
+    addend, adding, result = add.reshape(-1), add.size > 0, out.reshape(-1)
     for f in range(filters):
         bias = b[group * filters + f]
         for r in range(runs.shape[0]):
             column, length, image, oh, ow = runs[r]
             tile = (f // ROWS * column_panels + column // panel) * ROWS + f % ROWS
-            source = tiles[tile * panel + column % panel :][:length]
+            source = tile * panel + column % panel
             place = ((image * out.shape[1] + group * filters + f) * out.shape[2] + oh) * out.shape[3] + ow
-            emit(source, bias, add.reshape(-1)[place:][:length], relu, out.reshape(-1)[place:][:length])
+            emit_rows(tiles, source, 0, 1, length, bias, relu, addend, adding, result, place, 0)
 
 
 @parallel

@@ -1,0 +1,292 @@
+"""Convolution with 3 x 3 filters by Winograd's minimal filtering: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3).
+
+Source: Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), algorithm 1.
+
+With m x m outputs to a tile and n = m + 2, per tile, filter f and channel c (all sizes n x n unless said):
+    forward          out (m, m) = A^T [sum_c U_fc * V_c] A,    U = G w G^T,  V = B^T d B,  d the tile's input
+    input gradient   the same with dout for x and turned, transposed filters
+    filter gradient  dw (3, 3) = A'^T [sum_tiles W_f * V_c] A',  W = G' dout G'^T, from the points of F(3, m)
+so each of the n^2 elements is a matrix product. Tiles are taken in blocks across images; a block's V, of all channels,
+stays in cache while the filters pass by. No workspace grows with the batch.
+"""
+
+import numpy as np
+
+from fastcnn.cpu.conv.epilogue import Epilogue, emit_rows, finish_moments, gather_moments
+from fastcnn.cpu.conv.im2col import find_runs
+from fastcnn.cpu.conv.lanes import (
+    SLACK,
+    make_lanes_in,
+    make_planes_in,
+    make_planes_out,
+    make_rows_in,
+    make_tiles_out,
+)
+from fastcnn.cpu.conv.points import POINTS, matrices
+from fastcnn.cpu.gemm import DEPTH
+from fastcnn.cpu.jit import jit, parallel
+from fastcnn.cpu.microkernel import ROWS, columns, lanes, multiply_tile, tile_columns, tile_lanes
+
+TAPS = 3
+
+
+class Winograd:
+    """The three passes with output tiles of m x m."""
+
+    def __init__(self, m):
+        self.m, self.kernels = m, _kernels(m)
+
+    def forward(self, x, w, stride, pad, dilation, groups, end, out):
+        """`conv_forward` by this algorithm; writes all of its last argument and returns the moments of its blocks."""
+        return self._correlate(x, w, len(w), w.shape[1], False, pad, end, out)
+
+    def backward_input(self, dout, w, stride, pad, dilation, groups, dx):
+        """`conv_backward_input` by this algorithm; writes all of its last argument."""
+        nothing = np.empty((0, 0, 0, 0), dx.dtype)
+        pad = TAPS - 1 - pad[0], TAPS - 1 - pad[1]
+        self._correlate(dout, w, w.shape[1], len(w), True, pad, Epilogue(np.zeros(w.shape[1], w.dtype), nothing), dx)
+
+    def _correlate(self, x, w, filters, channels, turned, pad, end, out):
+        tiles = len(out) * -(-out.shape[2] // self.m) * -(-out.shape[3] // self.m)
+        blocks = -(-tiles // columns(x.dtype))
+        u = self._filters(w, filters, channels, turned)
+        moments = end.buffer(blocks, filters)
+        work = blocks if channels else 0
+        self.kernels.tiles(work, x, u, end.bias, end.add, end.relu, *pad, 4, out, moments)
+        return moments
+
+    def backward_filter(self, dout, x, stride, pad, dilation, groups, dw):
+        """`conv_backward_filter` by this algorithm; writes all of its last argument."""
+        filters, channels = dw.shape[:2]
+        tiles = len(dout) * -(-dout.shape[2] // self.m) * -(-dout.shape[3] // self.m)
+        block = 2 * columns(x.dtype)
+        pieces = max(1, min(16, tiles // block))
+        parts = np.empty((pieces, *dw.shape), dw.dtype)
+        self.kernels.pieces(pieces if dw.size else 0, dout, x, *pad, block, parts)
+        np.add.reduce(parts, axis=0, out=dw)  # in their order
+
+    def _filters(self, w, filters, channels, turned):
+        """U for all filters: n^2 matrices of A panels."""
+        unit = max(ROWS, lanes(w.dtype))
+        vectors = -(-filters // unit) * unit // lanes(w.dtype)
+        u = np.empty((self.m + 2) ** 2 * vectors * lanes(w.dtype) * channels, w.dtype)
+        steps = (TAPS * TAPS, filters * TAPS * TAPS) if turned else (channels * TAPS * TAPS, TAPS * TAPS)
+        self.kernels.filters(vectors, w.reshape(-1), *steps, filters, channels, turned, u)
+        return u
+
+
+def _kernels(m):
+    """The kernels for output tiles of m x m."""
+    n = m + TAPS - 1
+    a, g, b = matrices(POINTS[m], m, TAPS)
+    gradient_a, gradient_g, _ = matrices(POINTS[m], TAPS, m)
+    rows_in, lanes_in, tiles_out, planes_in = make_rows_in(b), make_lanes_in(b), make_tiles_out(a), make_planes_in(g)
+
+    @jit
+    def transform_filters(w, filter_step, channel_step, filters, first, channels, turned, u, place, panel_step, step):
+        """U of one vector of filters, from `first` on; the A panels of a product stand `panel_step` apart."""
+        width = tile_lanes(u)
+        planes = np.zeros(TAPS * TAPS * width, u.dtype)
+        for c in range(channels):
+            for lane in range(min(width, filters - first)):
+                source = (first + lane) * filter_step + c * channel_step
+                for tap in range(TAPS * TAPS):
+                    planes[tap * width + lane] = w[source + (TAPS * TAPS - 1 - tap if turned else tap)]
+            planes_in(planes, 0, u, place + c * ROWS, step, panel_step)
+
+    def filters(vector, w, filter_step, channel_step, filters, channels, turned, u):
+        """U [n^2][row panel][channel][ROWS] of the filters of one vector."""
+        first = vector * tile_lanes(u)
+        place = first // ROWS * channels * ROWS + first % ROWS
+        transform_filters(
+            w, filter_step, channel_step, filters, first, channels, turned, u, place, channels * ROWS, u.size // (n * n)
+        )
+
+    @jit
+    def find_tiles(first, count, height, width):
+        """The runs of a block of tiles, and where each tile lies in a strip, in which runs stand side by side."""
+        runs = find_runs(first, count, -(-height // m), -(-width // m), count)
+        positions = np.zeros(count + SLACK * SLACK, np.intp)
+        for r in range(runs.shape[0]):
+            for t in range(runs[r, 1]):
+                positions[runs[r, 0] + t] = (runs[r, 0] + t) * m + r * (TAPS - 1)
+        return runs, positions
+
+    @jit
+    def transform_strip(x, c, runs, pad_h, pad_w, strip, start, step):
+        """The tiles of one channel, combined down the image: n rows of a strip."""
+        channels, height, width = x.shape[1:]
+        for r in range(runs.shape[0]):
+            column, length, image, tile_h, tile_w = runs[r]
+            top, left = tile_h * m - pad_h, tile_w * m - pad_w
+            source = ((image * channels + c) * height + top) * width + left
+            place, count = start + column * m + r * (TAPS - 1), length * m + TAPS - 1
+            rows_in(x.reshape(-1), source, width, -top, height - top, -left, width - left, count, strip, place, step)
+
+    @jit
+    def transform_inputs(x, runs, positions, vectors, pad_h, pad_w, v, v_step):
+        """V [n^2][channel][tile] of a block of tiles."""
+        width = tile_lanes(x)
+        step = runs.shape[0] * (TAPS - 1) + vectors * width * m + SLACK
+        strip = np.empty(n * step, x.dtype)
+        for c in range(x.shape[1]):
+            transform_strip(x, c, runs, pad_h, pad_w, strip, 0, step)
+            for i in range(vectors):
+                lanes_in(strip, 0, step, positions, i * width, v, (c * vectors + i) * width, v_step, 0)
+
+    @jit
+    def finish_tiles(products, step, panel, vectors, runs, f, bias, add, relu, out, rows):
+        """Outputs of one filter in a block of tiles."""
+        width, size = tile_lanes(out), out.shape[2] * out.shape[3]
+        for i in range(vectors):
+            start = (panel * vectors + i) * width
+            tiles_out(products, start, step, rows, i * width * m, vectors * width * m)
+        for r in range(runs.shape[0]):
+            column, length, image, tile_h, tile_w = runs[r]
+            height, count = min(m, out.shape[2] - tile_h * m), min(m * length, out.shape[3] - tile_w * m)
+            place = (image * out.shape[1] + f) * size + tile_h * m * out.shape[3] + tile_w * m
+            emit_rows(
+                rows, column * m, vectors * width * m, height, count, bias, relu, add, add.size > 0, out.reshape(-1),
+                place, out.shape[3],
+            )  # fmt: skip
+
+    @jit
+    def gather_tiles(out, runs, f, moments):
+        """The moments of one filter's outputs in a block of tiles."""
+        _, _, image, tile_h, tile_w = runs[0]
+        pivot = out[image, f, tile_h * m, tile_w * m]
+        for r in range(runs.shape[0]):
+            _, length, image, tile_h, tile_w = runs[r]
+            for row in range(tile_h * m, min(tile_h * m + m, out.shape[2])):
+                gather_moments(out[image, f, row, tile_w * m : (tile_w + length) * m], pivot, moments)
+        finish_moments(pivot, moments)
+
+    def tiles(block, x, u, bias, add, relu, pad_h, pad_w, group, out, moments):
+        """All filters of a block of tiles; U is given. `group` row panels of filters at a time."""
+        width, filters, channels = tile_lanes(x), out.shape[1], x.shape[1]
+        in_all = out.shape[0] * -(-out.shape[2] // m) * -(-out.shape[3] // m)
+        count = min(tile_columns(x), in_all - block * tile_columns(x))
+        vectors = -(-count // width)
+        runs, positions = find_tiles(block * tile_columns(x), count, out.shape[2], out.shape[3])
+        v_step = (channels * vectors + 1) * width  # odd numbers of vectors: not all in the same sets of the cache
+        v = np.empty(n * n * v_step, x.dtype)
+        transform_inputs(x, runs, positions, vectors, pad_h, pad_w, v, v_step)
+
+        step = (group * ROWS * vectors + 1) * width
+        products, rows = np.empty(n * n * step, x.dtype), np.empty(m * m * vectors * width, x.dtype)
+        panels = -(-filters // ROWS)
+        for first in range(0, panels, group):
+            for p in range(n * n):
+                for panel in range(first, min(panels, first + group)):
+                    place = p * step + (panel - first) * ROWS * vectors * width
+                    for c in range(0, channels, DEPTH):
+                        depth, a = min(DEPTH, channels - c), (panel * channels + c) * ROWS + p * (u.size // (n * n))
+                        b = p * v_step + c * vectors * width
+                        multiply_tile(depth, u, a, v, b, products, place, vectors, c == 0)
+            for f in range(first * ROWS, min(filters, (first + group) * ROWS)):
+                finish_tiles(
+                    products, step, f - first * ROWS, vectors, runs, f, bias[f], add.reshape(-1), relu, out, rows
+                )
+                if moments.size:
+                    gather_tiles(out, runs, f, moments[block, f])
+
+    gradient_rows_in, gradient_lanes_in = make_rows_in(gradient_g), make_lanes_in(gradient_g, panels=True)
+    planes_out = make_planes_out(gradient_a)
+
+    @jit
+    def transform_channels(x, first, runs, positions, count, pad_h, pad_w, strips, spread, v, place, tile_step, v_step):
+        """V [n^2][tile][channel], B panels, of one vector of channels from `first` on."""
+        width, step = tile_lanes(x), spread[1] // n
+        for lane in range(min(width, x.shape[1] - first)):
+            transform_strip(x, first + lane, runs, pad_h, pad_w, strips, spread[lane], step)
+        for tile in range(count):
+            lanes_in(strips, positions[tile], step, spread, 0, v, place + tile * tile_step, v_step, 0)
+
+    @jit
+    def transform_gradients(dout, first, runs, count, strips, spread, v, place, panel_step, v_step):
+        """W [n^2][tile][filter], A panels, of one vector of filters from `first` on."""
+        filters, height, width = dout.shape[1:]
+        step = spread[1] // n
+        for lane in range(min(tile_lanes(dout), filters - first)):
+            for r in range(runs.shape[0]):
+                column, length, image, tile_h, tile_w = runs[r]
+                source = ((image * filters + first + lane) * height + tile_h * m) * width + tile_w * m
+                gradient_rows_in(
+                    dout.reshape(-1), source, width, 0, height - tile_h * m, 0, width - tile_w * m, length * m, strips,
+                    spread[lane] + column * m, step,
+                )  # fmt: skip
+        for tile in range(count):
+            gradient_lanes_in(strips, tile * m, step, spread, 0, v, place + tile * ROWS, v_step, panel_step)
+
+    @jit
+    def spread_lanes(x, runs, tiles):
+        """Where the strips of a vector of channels begin."""
+        return np.arange(tile_lanes(x)) * (n * (runs * (TAPS - 1) + tiles * m + SLACK))
+
+    @jit
+    def multiply_tiles(count, w, w_step, v, v_step, filters, channels, sums, sums_step, fresh):
+        """sums [n^2][row panel][column panel] += W V, over `count` tiles."""
+        width, across = tile_lanes(v), tile_columns(v)
+        wide = -(-channels // width) * width
+        for p in range(n * n):
+            for panel in range(-(-filters // ROWS)):
+                for c in range(0, channels, across):
+                    vectors = min(across, wide - c) // width
+                    a, b = p * w_step + panel * count * ROWS, p * v_step + c * count
+                    place = p * sums_step + (panel * wide + c) * ROWS
+                    multiply_tile(count, w, a, v, b, sums, place, vectors, fresh)
+
+    @jit
+    def finish_filters(sums, sums_step, filters, channels, dw):
+        """From the sums of products to dw (F, C, 3, 3)."""
+        width, across = tile_lanes(sums), tile_columns(sums)
+        wide = -(-channels // width) * width
+        planes = np.empty(TAPS * TAPS * width, sums.dtype)
+        for f in range(filters):
+            for c in range(0, channels, width):
+                panel = c // across * across
+                vectors = min(across, wide - panel) // width
+                start = (f // ROWS * wide + panel) * ROWS + f % ROWS * vectors * width + c - panel
+                planes_out(sums, start, sums_step, planes, 0)
+                for lane in range(min(width, channels - c)):
+                    for tap in range(TAPS * TAPS):
+                        dw[f, c + lane, tap // TAPS, tap % TAPS] = planes[tap * width + lane]
+
+    def pieces(piece, dout, x, pad_h, pad_w, block, parts):
+        """dw from a piece of the tiles, `block` at a time."""
+        width, channels, filters = tile_lanes(x), x.shape[1], dout.shape[1]
+        unit = max(ROWS, width)
+        wide, high = -(-channels // width) * width, -(-filters // unit) * unit
+        in_all = dout.shape[0] * -(-dout.shape[2] // m) * -(-dout.shape[3] // m)
+        v_step, w_step, sums_step = wide * block + width, high * block + width, wide * high + width
+        v, w = np.empty(n * n * v_step, x.dtype), np.empty(n * n * w_step, x.dtype)
+        sums = np.empty(n * n * sums_step, x.dtype)
+        blocks = -(-in_all // block)
+        first_block, last_block = piece * blocks // parts.shape[0], (piece + 1) * blocks // parts.shape[0]
+        for i in range(first_block, last_block):
+            count = min(block, in_all - i * block)
+            runs, positions = find_tiles(i * block, count, dout.shape[2], dout.shape[3])
+            spread = spread_lanes(x, runs.shape[0], block)
+            strips = np.empty(spread[1] * width, x.dtype)
+            for c in range(0, channels, width):
+                panel = c // tile_columns(x) * tile_columns(x)
+                here = min(tile_columns(x), wide - panel)
+                place = panel * count + c - panel
+                transform_channels(x, c, runs, positions, count, pad_h, pad_w, strips, spread, v, place, here, v_step)
+            for f in range(0, filters, width):
+                place = f // ROWS * count * ROWS + f % ROWS
+                transform_gradients(dout, f, runs, count, strips, spread, w, place, count * ROWS, w_step)
+            multiply_tiles(count, w, w_step, v, v_step, filters, channels, sums, sums_step, i == first_block)
+        finish_filters(sums, sums_step, filters, channels, parts[piece])
+
+    class Kernels:
+        pass
+
+    name = f"{__name__}.f{m}x{TAPS}"
+    Kernels.pieces = parallel(pieces, f"{name}_pieces")
+    Kernels.filters = parallel(filters, f"{name}_filters")
+    Kernels.tiles = parallel(tiles, f"{name}_tiles")
+    return Kernels
+
+
+F2, F4, F6 = Winograd(2), Winograd(4), Winograd(6)
