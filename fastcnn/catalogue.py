@@ -40,8 +40,8 @@ class Op:
     derivative_of : the forward op whose gradient this is, or None
     wrt : for a derivative, and for a loss: the forward arguments that its results are the gradients of, in order
     flops : function (arguments) -> floating-point operations
-    in_place : names of the arguments that `out` may be
-    buffers : which of the results `out` takes buffers for: (0,) one array; a tuple of arrays for the update rules
+    in_place : names of the arguments that `out` may be; None for a buffer that may be none of them
+    buffers : which of the results `out` takes buffers for: (0,) one array; more, or an update rule, a tuple of arrays
     """
 
     name: str
@@ -54,6 +54,10 @@ class Op:
     flops: Callable = lambda arguments: 0
     in_place: tuple = ()
     buffers: tuple = (0,)
+
+    def out(self, arrays):
+        """The argument `out` made of these arrays, one for each of `buffers`."""
+        return tuple(arrays) if self.family == "optim" or len(self.buffers) > 1 else arrays[0]
 
     def function(self, floor):
         """The op on the floor of that name."""
@@ -407,8 +411,15 @@ _NORM_CASES = _cases(
         dict(shape=(0, 3, 2, 2), relu=False),
         dict(shape=(0, 3), relu=False),
         dict(shape=(9, 4, 1, 1), relu=True),
+        dict(shape=(67, 70, 3, 3), relu=True),
+        dict(shape=(2, 9, 13, 7), relu=True),
+        dict(shape=(3, 2, 41, 53), relu=False),
     ],
-    thorough=[dict(shape=(64, 64, 32, 32), relu=True), dict(shape=(128, 4096), relu=False)],
+    thorough=[
+        dict(shape=(64, 64, 32, 32), relu=True),
+        dict(shape=(128, 64, 8, 8), relu=True),
+        dict(shape=(128, 4096), relu=False),
+    ],
 )
 _GROUP_CASES = _cases(
     quick=[dict(shape=(4, 6, 5, 3), groups=3), dict(shape=(5, 12), groups=1)],
@@ -418,6 +429,8 @@ _GROUP_CASES = _cases(
         dict(shape=(2, 8, 6, 4), groups=8),
         dict(shape=(4, 64), groups=16),
         dict(shape=(0, 4, 2, 2), groups=2),
+        dict(shape=(2, 6, 11, 13), groups=2),
+        dict(shape=(70, 4, 5, 5), groups=2),
     ],
     thorough=[dict(shape=(16, 64, 32, 32), groups=32), dict(shape=(1024, 768), groups=1)],
 )
@@ -441,6 +454,19 @@ def _inference_inputs(rng, shape, **options):
     return {**_norm_inputs(rng, shape, **options), **statistics}
 
 
+def _with_add(inputs):
+    """The same inputs, and `add`."""
+
+    def with_add(rng, shape, **options):
+        return dict(**inputs(rng, shape, **options), add=rng.standard_normal(shape))
+
+    return with_add
+
+
+def _without(given, *names):
+    return {name: value for name, value in given.items() if name not in names}
+
+
 _NORM = [
     Op("batchnorm_forward", "norm", _NORM_CASES, _norm_inputs, _STATISTICS, flops=_elements("x", 8), in_place=("x",)),
     Op(
@@ -455,10 +481,28 @@ _NORM = [
         "batchnorm_inference_backward", "norm", _NORM_CASES, lambda i, r, g: dict(dout=g, **i),
         _STATISTICS, "batchnorm_inference", ("x", "gamma", "beta"), _elements("x", 6), in_place=("dout",),
     ),
+    Op(
+        "batchnorm_add_forward", "norm", _NORM_CASES, _with_add(_norm_inputs), _STATISTICS,
+        flops=_elements("x", 9), in_place=("x",),
+    ),
+    Op(
+        "batchnorm_add_backward", "norm", _NORM_CASES,
+        lambda i, r, g: dict(dout=g, **_without(i, "add", "beta"), y=r[0], mean=r[1], var=r[2]), _STATISTICS,
+        "batchnorm_add_forward", ("x", "add", "gamma", "beta"), _elements("x", 12), (None, "dout"), (0, 1),
+    ),
+    Op(
+        "batchnorm_add_inference", "norm", _NORM_CASES, _with_add(_inference_inputs), _STATISTICS,
+        flops=_elements("x", 4), in_place=("x",),
+    ),
+    Op(
+        "batchnorm_add_inference_backward", "norm", _NORM_CASES,
+        lambda i, r, g: dict(dout=g, **_without(i, "add", "beta"), y=r[0]), _STATISTICS,
+        "batchnorm_add_inference", ("x", "add", "gamma", "beta"), _elements("x", 6), (None, "dout"), (0, 1),
+    ),
     Op("groupnorm_forward", "norm", _GROUP_CASES, _norm_inputs, _STATISTICS, flops=_elements("x", 8), in_place=("x",)),
     Op(
         "groupnorm_backward", "norm", _GROUP_CASES,
-        lambda i, r, g: dict(dout=g, **{k: v for k, v in i.items() if k != "beta"}, mean=r[1], var=r[2]),
+        lambda i, r, g: dict(dout=g, **_without(i, "beta"), mean=r[1], var=r[2]),
         _STATISTICS, "groupnorm_forward", ("x", "gamma", "beta"), _elements("x", 12), in_place=("dout",),
     ),
 ]  # fmt: skip

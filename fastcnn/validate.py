@@ -115,12 +115,13 @@ def _calls(op, backend, arguments, rng):
         laid_out = {name: _laid_out(value, layout) for name, value in arguments.items()}
         yield f"{layout} inputs", as_tuple(function(**laid_out))
     if op.buffers:
-        poisoned = tuple(np.full_like(plain[i], np.nan) for i in op.buffers)
-        yield "given output", as_tuple(function(**arguments, out=poisoned if op.family == "optim" else poisoned[0]))
+        poisoned = [np.full_like(plain[i], np.nan) for i in op.buffers]
+        yield "given output", as_tuple(function(**arguments, out=op.out(poisoned)))
     if op.in_place:
         own = {name: value.copy() if name in op.in_place else value for name, value in arguments.items()}
-        targets = tuple(own[name] for name in op.in_place)
-        yield "in place", as_tuple(function(**own, out=targets if op.family == "optim" else targets[0]))
+        names = zip(op.in_place, op.buffers, strict=True)
+        targets = [own[name] if name else np.full_like(plain[i], np.nan) for name, i in names]
+        yield "in place", as_tuple(function(**own, out=op.out(targets)))
 
 
 def _laid_out(value, layout):

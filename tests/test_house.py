@@ -20,7 +20,19 @@ TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 
 # Modules of a floor that hold no ops: the tools that its families are made with.
 TOOLS = {
-    "cpu": {"jit", "cache", "arrays", "elementwise", "microkernel", "moves", "gemm", "random", "ceilings"},
+    "cpu": {
+        "jit",
+        "cache",
+        "apart",
+        "arrays",
+        "elementwise",
+        "microkernel",
+        "moves",
+        "gemm",
+        "random",
+        "vectormath",
+        "ceilings",
+    },
     "reference": set(),
 }
 # Functions that a floor lacks: {(floor, "family.function"): reason}.

@@ -25,6 +25,13 @@ def batchnorm_forward(x, gamma, beta, eps=1e-5, relu=False, out=None):
     return out, mean.astype(x.dtype), var.astype(x.dtype)
 
 
+def batchnorm_add_forward(x, add, gamma, beta, eps=1e-5, relu=False, out=None):
+    """out = gamma xhat + beta + add as in `batchnorm_forward`; with `relu`, max(0, out). add is of x's shape."""
+    mean, var = _moments(x, _channel_axes(x))
+    out = batchnorm_add_inference(x, add, gamma, beta, mean, var, eps, relu, out)
+    return out, mean.astype(x.dtype), var.astype(x.dtype)
+
+
 def batchnorm_backward(dout, x, gamma, beta, mean, var, eps=1e-5, relu=False, out=None):
     """dx = gamma / sigma (dout - dbeta / m - xhat dgamma / m), sigma = sqrt(var + eps), m values per channel.
 
@@ -36,6 +43,11 @@ def batchnorm_backward(dout, x, gamma, beta, mean, var, eps=1e-5, relu=False, ou
     return deliver(dx, out, x.dtype), dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
 
+def batchnorm_add_backward(dout, x, y, gamma, mean, var, eps=1e-5, relu=False, out=(None, None)):
+    """dx, dadd = dout, dgamma, dbeta of `batchnorm_add_forward`; with `relu`, dout counts where the output y > 0."""
+    return _through_sum(batchnorm_backward, dout, x, y, gamma, mean, var, eps, relu, out)
+
+
 def batchnorm_inference(x, gamma, beta, mean, var, eps=1e-5, relu=False, out=None):
     """out = gamma (x - mean) / sqrt(var + eps) + beta with given mean and var (C,); with `relu`, max(0, out)."""
     gamma, beta, mean, var = (_per_channel(a, x) for a in (gamma, beta, mean, var))
@@ -43,10 +55,21 @@ def batchnorm_inference(x, gamma, beta, mean, var, eps=1e-5, relu=False, out=Non
     return deliver(np.maximum(y, 0) if relu else y, out, x.dtype)
 
 
+def batchnorm_add_inference(x, add, gamma, beta, mean, var, eps=1e-5, relu=False, out=None):
+    """out = gamma (x - mean) / sqrt(var + eps) + beta + add with given mean and var (C,); with `relu`, max(0, out)."""
+    y = batchnorm_inference(x.astype(np.float64), gamma, beta, mean, var, eps) + add
+    return deliver(np.maximum(y, 0) if relu else y, out, x.dtype)
+
+
 def batchnorm_inference_backward(dout, x, gamma, beta, mean, var, eps=1e-5, relu=False, out=None):
     """dx = gamma / sigma dout, dgamma, dbeta: `batchnorm_backward` where mean and var do not depend on x."""
     dout, _, scale, dgamma, dbeta = _through_affine(dout, x, gamma, beta, mean, var, eps, relu)
     return deliver(scale * dout, out, x.dtype), dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+def batchnorm_add_inference_backward(dout, x, y, gamma, mean, var, eps=1e-5, relu=False, out=(None, None)):
+    """dx, dadd, dgamma, dbeta: `batchnorm_add_backward` where mean and var do not depend on x."""
+    return _through_sum(batchnorm_inference_backward, dout, x, y, gamma, mean, var, eps, relu, out)
 
 
 def groupnorm_forward(x, gamma, beta, groups, eps=1e-5, out=None):
@@ -101,6 +124,13 @@ def _through_affine(dout, x, gamma, beta, mean, var, eps, relu):
     dgamma = (dout * xhat).sum(axis=_channel_axes(x))
     dbeta = dout.sum(axis=_channel_axes(x), dtype=np.float64)
     return dout, xhat, gamma / sigma, dgamma, dbeta
+
+
+def _through_sum(backward, dout, x, y, gamma, mean, var, eps, relu, out):
+    """Back through max(0, normalised + add): dx, dadd, dgamma, dbeta; `backward` is that of the normalisation."""
+    dadd = relu_backward(dout, y) if relu else dout
+    dx, dgamma, dbeta = backward(dadd, x, gamma, np.zeros_like(gamma), mean, var, eps, False, out[0])
+    return dx, deliver(dadd, out[1], x.dtype), dgamma, dbeta
 
 
 def _by_group(x, groups):
