@@ -8,7 +8,7 @@ import numpy as np
 
 from fastcnn import shapes
 
-FAMILIES = ("ceilings", "conv", "pool", "norm", "activation", "dropout", "loss", "optim", "linear", "step",
+FAMILIES = ("microkernel", "conv", "pool", "norm", "activation", "dropout", "loss", "optim", "linear", "step",
             "inference", "memory", "first_use")  # fmt: skip
 
 # Images in a training batch for the layers of each network: what its training step has, or what fits at 224 pixels.

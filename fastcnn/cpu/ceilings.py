@@ -10,7 +10,7 @@ from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 from fastcnn.cpu.jit import parallel
-from fastcnn.cpu.microkernel import ROWS, VECTOR_BYTES, columns, multiply_tile
+from fastcnn.cpu.microkernel import ROWS, VECTOR_BYTES, VECTORS, columns, multiply_tile
 from fastcnn.cpu.moves import copy_run, pointer_to
 
 CHAINS = 24 if VECTOR_BYTES == 64 else 12  # vectors of sums, independent of each other; as many as registers hold
@@ -56,7 +56,7 @@ def _multiply_panels(task, repeats, depth, a, b, c):
     tasks = a.size // (depth * ROWS)
     a_start, b_start, c_start = task * depth * ROWS, task * (b.size // tasks), task * (c.size // tasks)
     for _ in range(repeats):
-        multiply_tile(depth, a, a_start, b, b_start, c, c_start)
+        multiply_tile(depth, a, a_start, b, b_start, c, c_start, VECTORS, False)
 
 
 @intrinsic

@@ -1,12 +1,16 @@
-"""fastcnn's kernels, called as the stateful layers of `fastcnn.nn` call them: with buffers that outlive the call."""
+"""fastcnn, called as its stateful layers call it: with buffers that outlive the call. Also its NumPy reference."""
 
 import numpy as np
 
+from fastcnn import layers, nn, optim
+from fastcnn.bench import nets
 from fastcnn.bench.runners import Works
-from fastcnn.layers.backend import floor
+from fastcnn.layers.backend import floor, get_backend
 
 WORKS = Works()
-_OWN = WORKS.by("fastcnn")
+_OWN = WORKS.by("fastcnn", "reference")
+_COMPILED = WORKS.by("fastcnn")
+_SAVED = {"sigmoid": "y", "tanh": "y"}  # activations whose derivative takes the output
 
 
 def start(threads):
@@ -20,28 +24,33 @@ def start(threads):
     return {"fastcnn": fastcnn.__version__, "numba": numba.__version__, "numpy": np.__version__}
 
 
-def _buffers(a, *names):
-    return [np.empty_like(a[name]) for name in names]
+def _buffer(array):
+    """Memory for a result of this shape; the reference makes its own, anything else would cost it a copy."""
+    return np.empty_like(array) if get_backend() == "cpu" else None
+
+
+@_COMPILED
+def multiply_panels(a, p, contestant):
+    from fastcnn.cpu.ceilings import multiply_panels_in_cache
+
+    return lambda: multiply_panels_in_cache(p["tasks"], p["repeats"], p["depth"], np.float32)
 
 
 @_OWN
 def conv_forward(a, p, contestant):
-    conv, x, w = floor("conv"), a["x"], a["w"]
-    (out,) = _buffers(a, "dout")
+    conv, x, w, out = floor("conv"), a["x"], a["w"], _buffer(a["dout"])
     return lambda: conv.conv_forward(x, w, None, p["stride"], p["pad"], out=out)
 
 
 @_OWN
 def conv_backward_input(a, p, contestant):
-    conv, w, dout = floor("conv"), a["w"], a["dout"]
-    (out,) = _buffers(a, "x")
+    conv, w, dout, out = floor("conv"), a["w"], a["dout"], _buffer(a["x"])
     return lambda: conv.conv_backward_input(dout, w, p["x"], p["stride"], p["pad"], out=out)
 
 
 @_OWN
 def conv_backward_filter(a, p, contestant):
-    conv, x, dout = floor("conv"), a["x"], a["dout"]
-    (out,) = _buffers(a, "w")
+    conv, x, dout, out = floor("conv"), a["x"], a["dout"], _buffer(a["w"])
     return lambda: conv.conv_backward_filter(dout, x, p["w"], p["stride"], p["pad"], out=out)
 
 
@@ -49,3 +58,168 @@ def conv_backward_filter(a, p, contestant):
 def conv_training(a, p, contestant):
     passes = [work(a, p, contestant) for work in (conv_forward, conv_backward_input, conv_backward_filter)]
     return lambda: tuple(run() for run in passes)
+
+
+def _layer(layer, a):
+    """Forward and backward of a stateful layer; results are the output, the gradient of x, those of the parameters."""
+
+    def run():
+        out = layer.forward(a["x"])
+        dx = layer.backward(a["dout"])
+        return out, dx, *(parameter.grad for _, parameter in layer.named_parameters())
+
+    return run
+
+
+@_OWN
+def max_pool_forward(a, p, contestant):
+    layer = nn.MaxPool2d(p["size"], p["stride"], p["pad"])
+    return lambda: layer.forward(a["x"])
+
+
+@_OWN
+def max_pool_training(a, p, contestant):
+    return _layer(nn.MaxPool2d(p["size"], p["stride"], p["pad"]), a)
+
+
+@_OWN
+def avg_pool_forward(a, p, contestant):
+    layer = nn.AvgPool2d(p["size"], p["stride"], p["pad"])
+    return lambda: layer.forward(a["x"])
+
+
+@_OWN
+def avg_pool_training(a, p, contestant):
+    return _layer(nn.AvgPool2d(p["size"], p["stride"], p["pad"]), a)
+
+
+@_OWN
+def global_avg_pool_training(a, p, contestant):
+    return _layer(nn.GlobalAvgPool2d(), a)
+
+
+def _batchnorm(a, p):
+    layer = nn.BatchNorm2d(p["x"][1], eps=p["eps"], relu=True)
+    layer.weight.data[...], layer.bias.data[...] = a["gamma"], a["beta"]
+    return layer
+
+
+@_OWN
+def batchnorm_relu_forward(a, p, contestant):
+    layer = _batchnorm(a, p)
+    return lambda: layer.forward(a["x"])
+
+
+@_OWN
+def batchnorm_relu_training(a, p, contestant):
+    return _layer(_batchnorm(a, p), a)
+
+
+@_OWN
+def groupnorm_training(a, p, contestant):
+    norm, out, dx = floor("norm"), _buffer(a["x"]), _buffer(a["x"])
+
+    def run():
+        y, mean, var = norm.groupnorm_forward(a["x"], a["gamma"], a["beta"], p["groups"], p["eps"], out=out)
+        return y, *norm.groupnorm_backward(a["dout"], a["x"], a["gamma"], mean, var, p["groups"], p["eps"], out=dx)
+
+    return run
+
+
+@_OWN
+def activation_training(a, p, contestant):
+    functions = floor("activation")
+    forward, backward = (getattr(functions, f"{p['name']}_{way}") for way in ("forward", "backward"))
+    out, dx, takes_output = _buffer(a["x"]), _buffer(a["x"]), _SAVED.get(p["name"]) == "y"
+
+    def run():
+        y = forward(a["x"], out=out)
+        return y, backward(a["dout"], y if takes_output else a["x"], out=dx)
+
+    return run
+
+
+@_OWN
+def add_relu_training(a, p, contestant):
+    functions, out, dx = floor("activation"), _buffer(a["x"]), _buffer(a["x"])
+
+    def run():
+        y = functions.add_forward(a["x"], a["other"], relu=True, out=out)
+        return y, functions.relu_backward(a["dout"], y, out=dx)  # of both summands
+
+    return run
+
+
+@_OWN
+def dropout_training(a, p, contestant):
+    return _layer(nn.Dropout(p["drop"], key=1), a)
+
+
+@_OWN
+def cross_entropy(a, p, contestant):
+    x, y, dx = a["x"], a["y"], _buffer(a["x"])
+    return lambda: layers.softmax_loss(x, y, out=dx)
+
+
+class _Flat:
+    """Parameters and gradients as an optimizer wants them."""
+
+    def __init__(self, w, dw):
+        self.data, self.grad = w, dw
+
+
+@_OWN
+def optimizer_step(a, p, contestant):
+    parameters = _Flat(a["w"].copy(), a["dw"])
+    rule, options = (optim.SGD, {"momentum": 0.9}) if p["rule"] == "momentum" else (getattr(optim, p["rule"]), {})
+    optimizer = rule(parameters, p["lr"], **options)
+
+    def run():
+        optimizer.step()
+        return parameters.data
+
+    return run
+
+
+@_OWN
+def affine_forward(a, p, contestant):
+    linear, out = floor("linear"), np.empty((p["n"], p["m"]), np.float32)
+    return lambda: linear.affine_forward(a["x"], a["w"], a["b"], out=out)
+
+
+@_OWN
+def affine_training(a, p, contestant):
+    linear, dx, dw = floor("linear"), _buffer(a["x"]), _buffer(a["w"])
+    forward = affine_forward(a, p, contestant)
+
+    def run():
+        dout = a["dout"]
+        gradients = linear.affine_backward_input(dout, a["w"], out=dx), linear.affine_backward_weight(dout, a["x"], dw)
+        return forward(), *gradients, linear.affine_backward_bias(dout)
+
+    return run
+
+
+@_OWN
+def training_step(a, p, contestant):
+    net = nets.NETS[p["net"]]()
+    optimizer = optim.SGD(nn.FlatParameters(net), p["lr"], momentum=p["momentum"])
+    net.train()
+
+    def run():
+        loss, dscores = layers.softmax_loss(net.forward(a["x"]), a["y"])
+        net.backward(dscores, need_dx=False)
+        optimizer.step()
+        return loss
+
+    return run
+
+
+WORKS["step_memory", "fastcnn"] = training_step
+
+
+@_OWN
+def inference(a, p, contestant):
+    net = nets.NETS[p["net"]]().eval()
+    run = net.inference() if contestant == "fastcnn" and hasattr(net, "inference") else net.forward
+    return lambda: run(a["x"])
