@@ -1,7 +1,9 @@
 """Activations and the residual sum: elementwise, one pass over memory; `out` may be the first argument.
 
-The formulas, and their sources, stand in `common.activation`.
+The formulas without exponentials stand in `common.activation`; those with them are made of `cpu.vectormath`.
 """
+
+import math
 
 import numpy as np
 
@@ -9,32 +11,31 @@ from fastcnn.common import activation as formula
 from fastcnn.cpu.arrays import contiguous, flat, output
 from fastcnn.cpu.elementwise import begin, begin_with, blocks, part
 from fastcnn.cpu.jit import jit, parallel
+from fastcnn.cpu.vectormath import exp, expm1, normal, sigmoid, tanh
 
 relu, leaky_relu, leaky_relu_derivative = map(jit, (formula.relu, formula.leaky_relu, formula.leaky_relu_derivative))
 relu_derivative, leaky_relu_slope_derivative = map(jit, (formula.relu_derivative, formula.leaky_relu_slope_derivative))
-sigmoid, replaces = jit(formula.sigmoid), jit(formula.replaces)
+replaces = jit(formula.replaces)
 
 
-def _kernel_of(formula):
-    """The kernel y = formula(x, *numbers) for each element."""
-    function = jit(formula)
+def _kernel_of(function):
+    """The kernel y = function(x, *numbers) for each element."""
 
     def task(block, x, numbers, out):
         y = begin(x, out, block)
         for i in range(y.size):
             y[i] = function(y[i], *numbers)
 
-    return parallel(task, name=f"{__name__}.{formula.__name__}")
+    return parallel(task, name=f"{__name__}.{function.__name__}")
 
 
 def _kernel_of_gradient(derivative):
     """The kernel dx = dout derivative(saved, *numbers) for each element."""
-    function = jit(derivative)
 
     def task(block, dout, saved, numbers, out):
         dx, here = begin(dout, out, block), part(saved, block)
         for i in range(dx.size):
-            dx[i] *= function(here[i], *numbers)
+            dx[i] *= derivative(here[i], *numbers)
 
     return parallel(task, name=f"{__name__}.{derivative.__name__}")
 
@@ -154,13 +155,53 @@ def _planes(x, slope):
     return x.reshape(1, 1, x.size) if slope.size == 1 else x.reshape(*x.shape[:2], int(np.prod(x.shape[2:])))
 
 
-_relu, _relu_gradient = _kernel_of(formula.relu), _kernel_of_gradient(formula.relu_derivative)
-_leaky_relu, _leaky_relu_gradient = _kernel_of(formula.leaky_relu), _kernel_of_gradient(formula.leaky_relu_derivative)
-_elu, _elu_gradient = _kernel_of(formula.elu), _kernel_of_gradient(formula.elu_derivative)
-_gelu, _gelu_gradient = _kernel_of(formula.gelu), _kernel_of_gradient(formula.gelu_derivative)
-_gelu_tanh, _gelu_tanh_gradient = _kernel_of(formula.gelu_tanh), _kernel_of_gradient(formula.gelu_tanh_derivative)
-_sigmoid, _sigmoid_gradient = _kernel_of(formula.sigmoid), _kernel_of_gradient(formula.sigmoid_derivative)
-_tanh, _tanh_gradient = _kernel_of(formula.tanh), _kernel_of_gradient(formula.tanh_derivative)
+@jit(inline=True)
+def elu(x, alpha):
+    """x for x > 0, else alpha (e^x - 1)."""
+    return x if x > 0 else alpha * expm1(x)
+
+
+@jit(inline=True)
+def elu_derivative(x, alpha):
+    """1 for x > 0, else alpha e^x."""
+    return type(x)(1) if x > 0 else alpha * exp(x)
+
+
+@jit(inline=True)
+def gelu(x):
+    """x Phi(x), Phi the normal distribution function."""
+    return x * normal(x)[0]
+
+
+@jit(inline=True)
+def gelu_derivative(x):
+    """Phi(x) + x phi(x)."""
+    distribution, density = normal(x)
+    return distribution + x * density
+
+
+@jit(inline=True)
+def gelu_tanh(x):
+    """x (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3); (1 + tanh u) / 2 is sigmoid(2 u)."""
+    root, cubic = type(x)(2 * math.sqrt(2 / math.pi)), type(x)(0.044715)
+    return x * sigmoid(root * (x + cubic * x * x * x))
+
+
+@jit(inline=True)
+def gelu_tanh_derivative(x):
+    """The derivative of `gelu_tanh`."""
+    root, cubic = type(x)(2 * math.sqrt(2 / math.pi)), type(x)(0.044715)
+    s = sigmoid(root * (x + cubic * x * x * x))
+    return s + x * s * (type(x)(1) - s) * root * (type(x)(1) + type(x)(3) * cubic * x * x)
+
+
+_relu, _relu_gradient = _kernel_of(relu), _kernel_of_gradient(relu_derivative)
+_leaky_relu, _leaky_relu_gradient = _kernel_of(leaky_relu), _kernel_of_gradient(leaky_relu_derivative)
+_elu, _elu_gradient = _kernel_of(elu), _kernel_of_gradient(elu_derivative)
+_gelu, _gelu_gradient = _kernel_of(gelu), _kernel_of_gradient(gelu_derivative)
+_gelu_tanh, _gelu_tanh_gradient = _kernel_of(gelu_tanh), _kernel_of_gradient(gelu_tanh_derivative)
+_sigmoid, _sigmoid_gradient = _kernel_of(sigmoid), _kernel_of_gradient(jit(formula.sigmoid_derivative))
+_tanh, _tanh_gradient = _kernel_of(tanh), _kernel_of_gradient(jit(formula.tanh_derivative))
 
 
 @parallel
@@ -187,8 +228,9 @@ def _prelu_backward(c, dout, x, slope, out, dslope):
     for i in range(n):
         dx, here = begin_with(dout[i, c], out[i, c]), x[i, c]
         part_total = np.float64(0)
-        for j in range(dx.size):
+        for j in range(dx.size):  # a loop of its own: see cpu.loss
             part_total += dx[j] * leaky_relu_slope_derivative(here[j])
+        for j in range(dx.size):
             dx[j] *= leaky_relu_derivative(here[j], factor)
         total += part_total
     dslope[c] = total

@@ -23,9 +23,13 @@ FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp", "afn"})
 _FLAGS = dict(nogil=True, error_model="numpy", fastmath=set(FASTMATH))
 
 
-def jit(function):
-    """Compile `function` with this floor's flags; under NUMBA_DISABLE_JIT return it unchanged."""
-    return numba.njit(**_FLAGS)(function)
+def jit(function=None, *, inline=False):
+    """Compile `function` with this floor's flags; under NUMBA_DISABLE_JIT return it unchanged.
+
+    `inline`: into every caller, however long; a loop becomes vector code only where nothing is called.
+    """
+    options = {**_FLAGS, "forceinline": True} if inline else _FLAGS
+    return numba.njit(**options) if function is None else numba.njit(**options)(function)
 
 
 class parallel:
