@@ -29,8 +29,11 @@ class Epilogue:
     moments: bool = False
 
     def buffer(self, blocks, filters):
-        """Where an algorithm that cuts its output into `blocks` leaves (count, mean, squares) of each, per filter."""
-        return np.zeros((blocks, filters, 3) if self.moments else (0, 0, 3))
+        """Where an algorithm that cuts its output into `blocks` leaves (count, mean, squares) of each, per filter.
+
+        It has no elements where moments are not wanted.
+        """
+        return np.zeros((blocks, filters, 3) if self.moments else (1, 0, 3))
 
 
 def fold(parts, dtype):

@@ -25,9 +25,12 @@ from fastcnn.cpu.conv.lanes import (
 from fastcnn.cpu.conv.points import POINTS, matrices
 from fastcnn.cpu.gemm import DEPTH
 from fastcnn.cpu.jit import jit, parallel
-from fastcnn.cpu.microkernel import ROWS, columns, lanes, multiply_tile, tile_columns, tile_lanes
+from fastcnn.cpu.microkernel import ROWS, VECTORS, columns, lanes, multiply_tile, tile_columns, tile_lanes
 
 TAPS = 3
+GROUP = 4  # row panels of filters that are multiplied before their outputs are finished
+SHARED = 2**22  # bytes of U up to which it is made once for all; above, each group of filters makes its own
+CHUNK = 2**24  # bytes of V at a time, where V is what groups of filters share
 
 
 class Winograd:
@@ -47,32 +50,67 @@ class Winograd:
         self._correlate(dout, w, w.shape[1], len(w), True, pad, Epilogue(np.zeros(w.shape[1], w.dtype), nothing), dx)
 
     def _correlate(self, x, w, filters, channels, turned, pad, end, out):
-        tiles = len(out) * -(-out.shape[2] // self.m) * -(-out.shape[3] // self.m)
-        blocks = -(-tiles // columns(x.dtype))
-        u = self._filters(w, filters, channels, turned)
+        tiles = self._tiles(out)
+        vectors = -(-tiles // lanes(x.dtype))
+        blocks = -(-vectors // VECTORS)
+        block = -(-vectors // max(blocks, 1)) * lanes(x.dtype)  # evenly: 64 tiles as 32 + 32, not 48 + 16
         moments = end.buffer(blocks, filters)
-        work = blocks if channels else 0
-        self.kernels.tiles(work, x, u, end.bias, end.add, end.relu, *pad, 4, out, moments)
+        steps = (TAPS * TAPS, filters * TAPS * TAPS) if turned else (channels * TAPS * TAPS, TAPS * TAPS)
+        filter_ = w.reshape(-1), *steps, filters, channels, turned
+        ends = end.bias, end.add, end.relu, out, moments
+        unit = max(ROWS, lanes(w.dtype))
+        panels = -(-filters // unit) * unit // ROWS
+        matrices_of = (self.m + 2) ** 2 * panels * ROWS * channels
+        if not out.size:
+            return moments
+        if matrices_of * w.itemsize <= SHARED:
+            u = np.empty(matrices_of, w.dtype)
+            self.kernels.filters(panels * ROWS // lanes(w.dtype), *filter_, u)
+            self.kernels.tiles(blocks, block, x, u, *pad, GROUP, *ends)
+        else:
+            v_size = (self.m + 2) ** 2 * (channels * block + lanes(w.dtype))
+            some = max(1, min(blocks, CHUNK // (v_size * w.itemsize)))
+            v, pieces = np.empty((some, v_size), w.dtype), -(-channels // 32)
+            for first in range(0, blocks, some):
+                here = min(some, blocks - first)
+                self.kernels.inputs(here * pieces, first, block, x, *pad, 32, out, v)
+                self.kernels.groups(-(-panels // GROUP), first, here, block, *filter_, v, GROUP, *ends)
         return moments
+
+    def _tiles(self, out):
+        return len(out) * -(-out.shape[2] // self.m) * -(-out.shape[3] // self.m)
 
     def backward_filter(self, dout, x, stride, pad, dilation, groups, dw):
         """`conv_backward_filter` by this algorithm; writes all of its last argument."""
         filters, channels = dw.shape[:2]
-        tiles = len(dout) * -(-dout.shape[2] // self.m) * -(-dout.shape[3] // self.m)
-        block = 2 * columns(x.dtype)
-        pieces = max(1, min(16, tiles // block))
-        parts = np.empty((pieces, *dw.shape), dw.dtype)
-        self.kernels.pieces(pieces if dw.size else 0, dout, x, *pad, block, parts)
-        np.add.reduce(parts, axis=0, out=dw)  # in their order
-
-    def _filters(self, w, filters, channels, turned):
-        """U for all filters: n^2 matrices of A panels."""
-        unit = max(ROWS, lanes(w.dtype))
-        vectors = -(-filters // unit) * unit // lanes(w.dtype)
-        u = np.empty((self.m + 2) ** 2 * vectors * lanes(w.dtype) * channels, w.dtype)
-        steps = (TAPS * TAPS, filters * TAPS * TAPS) if turned else (channels * TAPS * TAPS, TAPS * TAPS)
-        self.kernels.filters(vectors, w.reshape(-1), *steps, filters, channels, turned, u)
-        return u
+        tiles, unit = self._tiles(dout), lanes(x.dtype)
+        if not tiles or not dw.size:
+            dw[...] = 0
+            return
+        n2, wide, high = (
+            (self.m + 2) ** 2,
+            -(-channels // unit) * unit,
+            -(-filters // max(ROWS, unit)) * max(ROWS, unit),
+        )
+        if n2 * wide * high * x.itemsize <= SHARED:
+            block = 2 * columns(x.dtype)
+            pieces = max(1, min(16, tiles // block))
+            parts = np.empty((pieces, *dw.shape), dw.dtype)
+            self.kernels.pieces(pieces, dout, x, *pad, block, parts)
+            np.add.reduce(parts, axis=0, out=dw)  # in their order
+            return
+        # As many tiles at a time as keep the traffic of the sums below that of V and W.
+        block = max(CHUNK // (n2 * x.itemsize * (wide + high)), wide * high // (wide + high))
+        blocks = -(-tiles // min(tiles, block))
+        block = -(-tiles // blocks)
+        v = np.empty(n2 * (wide * block + unit), x.dtype)
+        w = np.empty(n2 * (high * block + unit), x.dtype)
+        groups, group = -(-filters // (GROUP * ROWS)), GROUP * ROWS
+        sums = np.empty((groups, n2 * (wide * group + unit) if blocks > 1 else 0), x.dtype)
+        for i in range(blocks):
+            count = min(block, tiles - i * block)
+            self.kernels.both(wide // unit + -(-filters // unit), i * block, count, dout, x, *pad, v, w)
+            self.kernels.sums(groups, count, v, w, group, i == 0, i == blocks - 1, sums, dw)
 
 
 def _kernels(m):
@@ -124,31 +162,26 @@ def _kernels(m):
             rows_in(x.reshape(-1), source, width, -top, height - top, -left, width - left, count, strip, place, step)
 
     @jit
-    def transform_inputs(x, runs, positions, vectors, pad_h, pad_w, v, v_step):
-        """V [n^2][channel][tile] of a block of tiles."""
+    def transform_inputs(x, first, last, runs, positions, vectors, pad_h, pad_w, v, v_step):
+        """V [n^2][channel][tile] of a block of tiles, for the channels from `first` to `last`."""
         width = tile_lanes(x)
         step = runs.shape[0] * (TAPS - 1) + vectors * width * m + SLACK
         strip = np.empty(n * step, x.dtype)
-        for c in range(x.shape[1]):
+        for c in range(first, last):
             transform_strip(x, c, runs, pad_h, pad_w, strip, 0, step)
             for i in range(vectors):
                 lanes_in(strip, 0, step, positions, i * width, v, (c * vectors + i) * width, v_step, 0)
 
     @jit
-    def finish_tiles(products, step, panel, vectors, runs, f, bias, add, relu, out, rows):
-        """Outputs of one filter in a block of tiles."""
-        width, size = tile_lanes(out), out.shape[2] * out.shape[3]
-        for i in range(vectors):
-            start = (panel * vectors + i) * width
-            tiles_out(products, start, step, rows, i * width * m, vectors * width * m)
-        for r in range(runs.shape[0]):
-            column, length, image, tile_h, tile_w = runs[r]
-            height, count = min(m, out.shape[2] - tile_h * m), min(m * length, out.shape[3] - tile_w * m)
-            place = (image * out.shape[1] + f) * size + tile_h * m * out.shape[3] + tile_w * m
-            emit_rows(
-                rows, column * m, vectors * width * m, height, count, bias, relu, add, add.size > 0, out.reshape(-1),
-                place, out.shape[3],
-            )  # fmt: skip
+    def multiply_group(u, u_start, u_step, panels, v, v_step, channels, vectors, products, step):
+        """M [n^2][row panel][ROWS][tile] of some row panels of filters and a block of tiles."""
+        width = vectors * tile_lanes(v)
+        for p in range(n * n):
+            for panel in range(panels):
+                for c in range(0, channels, DEPTH):
+                    a, b = u_start + p * u_step + (panel * channels + c) * ROWS, p * v_step + c * width
+                    place = p * step + panel * ROWS * width
+                    multiply_tile(min(DEPTH, channels - c), u, a, v, b, products, place, vectors, c == 0)
 
     @jit
     def gather_tiles(out, runs, f, moments):
@@ -161,34 +194,84 @@ def _kernels(m):
                 gather_moments(out[image, f, row, tile_w * m : (tile_w + length) * m], pivot, moments)
         finish_moments(pivot, moments)
 
-    def tiles(block, x, u, bias, add, relu, pad_h, pad_w, group, out, moments):
+    @jit
+    def finish_group(products, step, vectors, runs, first, last, bias, add, relu, rows, out, moments):
+        """Outputs of the filters from `first` to `last` in a block of tiles."""
+        width, size, wide = tile_lanes(out), out.shape[2] * out.shape[3], vectors * tile_lanes(out)
+        flat, addend, adding = out.reshape(-1), add.reshape(-1), add.size > 0
+        for f in range(first, last):
+            for i in range(vectors):
+                tiles_out(products, (f - first) * wide + i * width, step, rows, i * width * m, wide * m)
+            for r in range(runs.shape[0]):
+                column, length, image, tile_h, tile_w = runs[r]
+                height, count = min(m, out.shape[2] - tile_h * m), min(m * length, out.shape[3] - tile_w * m)
+                place = (image * out.shape[1] + f) * size + tile_h * m * out.shape[3] + tile_w * m
+                emit_rows(
+                    rows, column * m, wide * m, height, count, bias[f], relu, addend, adding, flat, place, out.shape[3]
+                )
+            if moments.size:
+                gather_tiles(out, runs, f, moments[f])
+
+    @jit
+    def part_of(out, block, size):
+        """A block of at most `size` tiles: runs, positions in a strip, and number of vectors."""
+        in_all = out.shape[0] * -(-out.shape[2] // m) * -(-out.shape[3] // m)
+        count = min(size, in_all - block * size)
+        runs, positions = find_tiles(block * size, count, out.shape[2], out.shape[3])
+        return runs, positions, -(-count // tile_lanes(out))
+
+    def tiles(block, size, x, u, pad_h, pad_w, group, bias, add, relu, out, moments):
         """All filters of a block of tiles; U is given. `group` row panels of filters at a time."""
         width, filters, channels = tile_lanes(x), out.shape[1], x.shape[1]
-        in_all = out.shape[0] * -(-out.shape[2] // m) * -(-out.shape[3] // m)
-        count = min(tile_columns(x), in_all - block * tile_columns(x))
-        vectors = -(-count // width)
-        runs, positions = find_tiles(block * tile_columns(x), count, out.shape[2], out.shape[3])
-        v_step = (channels * vectors + 1) * width  # odd numbers of vectors: not all in the same sets of the cache
+        runs, positions, vectors = part_of(out, block, size)
+        v_step = (channels * vectors + 1) * width  # steps that spread over the sets of the cache
         v = np.empty(n * n * v_step, x.dtype)
-        transform_inputs(x, runs, positions, vectors, pad_h, pad_w, v, v_step)
-
+        transform_inputs(x, 0, channels, runs, positions, vectors, pad_h, pad_w, v, v_step)
         step = (group * ROWS * vectors + 1) * width
         products, rows = np.empty(n * n * step, x.dtype), np.empty(m * m * vectors * width, x.dtype)
-        panels = -(-filters // ROWS)
-        for first in range(0, panels, group):
-            for p in range(n * n):
-                for panel in range(first, min(panels, first + group)):
-                    place = p * step + (panel - first) * ROWS * vectors * width
-                    for c in range(0, channels, DEPTH):
-                        depth, a = min(DEPTH, channels - c), (panel * channels + c) * ROWS + p * (u.size // (n * n))
-                        b = p * v_step + c * vectors * width
-                        multiply_tile(depth, u, a, v, b, products, place, vectors, c == 0)
-            for f in range(first * ROWS, min(filters, (first + group) * ROWS)):
-                finish_tiles(
-                    products, step, f - first * ROWS, vectors, runs, f, bias[f], add.reshape(-1), relu, out, rows
-                )
-                if moments.size:
-                    gather_tiles(out, runs, f, moments[block, f])
+        for f in range(0, filters, group * ROWS):
+            last = min(filters, f + group * ROWS)
+            panels = -(-(last - f) // ROWS)
+            multiply_group(u, f * channels, u.size // (n * n), panels, v, v_step, channels, vectors, products, step)
+            finish_group(
+                products, step, vectors, runs, f, last, bias, add, relu, rows, out, moments[block * (moments.size > 0)]
+            )
+
+    def inputs(task, first, size, x, pad_h, pad_w, some, out, v):
+        """V of some channels in one of the blocks from `first` on."""
+        pieces = -(-x.shape[1] // some)
+        block, c = task // pieces, task % pieces * some
+        runs, positions, vectors = part_of(out, first + block, size)
+        v_step = (x.shape[1] * vectors + 1) * tile_lanes(x)
+        last = min(x.shape[1], c + some)
+        transform_inputs(x, c, last, runs, positions, vectors, pad_h, pad_w, v[block], v_step)
+
+    def groups(
+        task, first, blocks, size, w, filter_step, channel_step, filters, channels, turned, v, group, bias, add, relu,
+        out, moments,
+    ):  # fmt: skip
+        """A group of filters, whose U is made here, in all of the blocks from `first` on; V is given."""
+        width, f = tile_lanes(v), task * group * ROWS
+        last = min(filters, f + group * ROWS)
+        panels = -(-(last - f) // ROWS)
+        unit = max(ROWS, width)
+        u_step = -(-(last - f) // unit) * unit * channels + width
+        u = np.empty(n * n * u_step, v.dtype)
+        for i in range(0, last - f, width):
+            place = i // ROWS * channels * ROWS + i % ROWS
+            transform_filters(
+                w, filter_step, channel_step, filters, f + i, channels, turned, u, place, channels * ROWS, u_step
+            )
+        step = (group * ROWS * size // width + 1) * width
+        products, rows = np.empty(n * n * step, v.dtype), np.empty(m * m * size, v.dtype)
+        for block in range(blocks):
+            runs, _, vectors = part_of(out, first + block, size)
+            v_step = (channels * vectors + 1) * width
+            multiply_group(u, 0, u_step, panels, v[block], v_step, channels, vectors, products, step)
+            finish_group(
+                products, step, vectors, runs, f, last, bias, add, relu, rows, out,
+                moments[(first + block) * (moments.size > 0)],
+            )  # fmt: skip
 
     gradient_rows_in, gradient_lanes_in = make_rows_in(gradient_g), make_lanes_in(gradient_g, panels=True)
     planes_out = make_planes_out(gradient_a)
@@ -224,33 +307,52 @@ def _kernels(m):
         return np.arange(tile_lanes(x)) * (n * (runs * (TAPS - 1) + tiles * m + SLACK))
 
     @jit
-    def multiply_tiles(count, w, w_step, v, v_step, filters, channels, sums, sums_step, fresh):
-        """sums [n^2][row panel][column panel] += W V, over `count` tiles."""
+    def multiply_tiles(count, w, w_start, w_step, v, v_step, filters, channels, sums, sums_step, fresh):
+        """sums [n^2][row panel][column panel] += W V, over `count` tiles; the filters' W begins at `w_start`."""
         width, across = tile_lanes(v), tile_columns(v)
         wide = -(-channels // width) * width
         for p in range(n * n):
             for panel in range(-(-filters // ROWS)):
                 for c in range(0, channels, across):
                     vectors = min(across, wide - c) // width
-                    a, b = p * w_step + panel * count * ROWS, p * v_step + c * count
-                    place = p * sums_step + (panel * wide + c) * ROWS
-                    multiply_tile(count, w, a, v, b, sums, place, vectors, fresh)
+                    for tile in range(0, count, DEPTH):
+                        a = w_start + p * w_step + (panel * count + tile) * ROWS
+                        b = p * v_step + c * count + tile * vectors * width
+                        place = p * sums_step + (panel * wide + c) * ROWS
+                        depth, first = min(DEPTH, count - tile), fresh and tile == 0
+                        multiply_tile(depth, w, a, v, b, sums, place, vectors, first)
 
     @jit
-    def finish_filters(sums, sums_step, filters, channels, dw):
-        """From the sums of products to dw (F, C, 3, 3)."""
+    def finish_filters(sums, sums_step, first, last, channels, dw):
+        """From the sums of products to dw (F, C, 3, 3) of the filters from `first` to `last`."""
         width, across = tile_lanes(sums), tile_columns(sums)
         wide = -(-channels // width) * width
         planes = np.empty(TAPS * TAPS * width, sums.dtype)
-        for f in range(filters):
+        for i in range(last - first):
             for c in range(0, channels, width):
                 panel = c // across * across
                 vectors = min(across, wide - panel) // width
-                start = (f // ROWS * wide + panel) * ROWS + f % ROWS * vectors * width + c - panel
+                start = (i // ROWS * wide + panel) * ROWS + i % ROWS * vectors * width + c - panel
                 planes_out(sums, start, sums_step, planes, 0)
                 for lane in range(min(width, channels - c)):
                     for tap in range(TAPS * TAPS):
-                        dw[f, c + lane, tap // TAPS, tap % TAPS] = planes[tap * width + lane]
+                        dw[first + i, c + lane, tap // TAPS, tap % TAPS] = planes[tap * width + lane]
+
+    @jit
+    def transform_vector(vector, x, dout, runs, positions, count, pad_h, pad_w, strips, spread, v, v_step, w, w_step):
+        """One vector of channels or, after all of these, of filters: its part of V or of W."""
+        width, across = tile_lanes(x), tile_columns(x)
+        vectors = -(-x.shape[1] // width)
+        if vector < vectors:
+            c = vector * width
+            panel = c // across * across
+            here = min(across, vectors * width - panel)
+            place = panel * count + c - panel
+            transform_channels(x, c, runs, positions, count, pad_h, pad_w, strips, spread, v, place, here, v_step)
+        else:
+            f = (vector - vectors) * width
+            place = f // ROWS * count * ROWS + f % ROWS
+            transform_gradients(dout, f, runs, count, strips, spread, w, place, count * ROWS, w_step)
 
     def pieces(piece, dout, x, pad_h, pad_w, block, parts):
         """dw from a piece of the tiles, `block` at a time."""
@@ -268,16 +370,32 @@ def _kernels(m):
             runs, positions = find_tiles(i * block, count, dout.shape[2], dout.shape[3])
             spread = spread_lanes(x, runs.shape[0], block)
             strips = np.empty(spread[1] * width, x.dtype)
-            for c in range(0, channels, width):
-                panel = c // tile_columns(x) * tile_columns(x)
-                here = min(tile_columns(x), wide - panel)
-                place = panel * count + c - panel
-                transform_channels(x, c, runs, positions, count, pad_h, pad_w, strips, spread, v, place, here, v_step)
-            for f in range(0, filters, width):
-                place = f // ROWS * count * ROWS + f % ROWS
-                transform_gradients(dout, f, runs, count, strips, spread, w, place, count * ROWS, w_step)
-            multiply_tiles(count, w, w_step, v, v_step, filters, channels, sums, sums_step, i == first_block)
-        finish_filters(sums, sums_step, filters, channels, parts[piece])
+            for vector in range(wide // width + -(-filters // width)):
+                transform_vector(
+                    vector, x, dout, runs, positions, count, pad_h, pad_w, strips, spread, v, v_step, w, w_step
+                )
+            multiply_tiles(count, w, 0, w_step, v, v_step, filters, channels, sums, sums_step, i == first_block)
+        finish_filters(sums, sums_step, 0, filters, channels, parts[piece])
+
+    def both(vector, first, count, dout, x, pad_h, pad_w, v, w):
+        """V and W of the `count` tiles from `first` on, a vector of channels or filters."""
+        width = tile_lanes(x)
+        runs, positions = find_tiles(first, count, dout.shape[2], dout.shape[3])
+        spread = spread_lanes(x, runs.shape[0], count)
+        strips = np.empty(spread[1] * width, x.dtype)
+        v_step, w_step = v.size // (n * n), w.size // (n * n)
+        transform_vector(vector, x, dout, runs, positions, count, pad_h, pad_w, strips, spread, v, v_step, w, w_step)
+
+    def sums(task, count, v, w, group, fresh, last, sums, dw):
+        """Products summed over `count` tiles, for a group of filters; with the `last` tiles their part of dw."""
+        filters, channels = dw.shape[:2]
+        f, wide = task * group, -(-channels // tile_lanes(v)) * tile_lanes(v)
+        here, step = min(group, filters - f), wide * group + tile_lanes(v)
+        part = sums[task] if sums.size else np.empty(n * n * step, v.dtype)
+        w_step, v_step = w.size // (n * n), v.size // (n * n)
+        multiply_tiles(count, w, f * count, w_step, v, v_step, here, channels, part, step, fresh)
+        if last:
+            finish_filters(part, step, f, f + here, channels, dw)
 
     class Kernels:
         pass
@@ -286,6 +404,10 @@ def _kernels(m):
     Kernels.pieces = parallel(pieces, f"{name}_pieces")
     Kernels.filters = parallel(filters, f"{name}_filters")
     Kernels.tiles = parallel(tiles, f"{name}_tiles")
+    Kernels.both = parallel(both, f"{name}_both")
+    Kernels.sums = parallel(sums, f"{name}_sums")
+    Kernels.inputs = parallel(inputs, f"{name}_inputs")
+    Kernels.groups = parallel(groups, f"{name}_groups")
     return Kernels
 
 
