@@ -3,7 +3,7 @@
 Source: Srivastava et al., "Dropout" (2014); inverted form: what is kept is divided by p.
 """
 
-from fastcnn.common.philox import keep_threshold, split_key
+from fastcnn.common.philox import WORDS, keep_threshold, split_key
 from fastcnn.cpu.arrays import flat, output
 from fastcnn.cpu.elementwise import BLOCK, begin, blocks, part
 from fastcnn.cpu.jit import parallel
@@ -38,17 +38,23 @@ def mask_multiply(x, mask, out=None):
 
 @parallel
 def _dropout(block, x, threshold, scale, k0, k1, out):
-    y = begin(x, out, block)
-    for four in range(y.size // 4):
-        a, b, c, d = four_words(block * (BLOCK // 4) + four, k0, k1)
-        y[4 * four] *= scale if a < threshold else 0
-        y[4 * four + 1] *= scale if b < threshold else 0
-        y[4 * four + 2] *= scale if c < threshold else 0
-        y[4 * four + 3] *= scale if d < threshold else 0
-    rest = y[y.size // 4 * 4 :]
-    words = four_words(block * (BLOCK // 4) + y.size // 4, k0, k1)
-    for i in range(rest.size):
-        rest[i] *= scale if words[i] < threshold else 0
+    y, zero = begin(x, out, block), out.dtype.type(0)
+    for start in range(0, y.size, 4 * WORDS):
+        counter, rest = (block * BLOCK + start) // 4, y[start:]
+        if rest.size >= 4 * WORDS:
+            first, second, third, fourth = rest[:WORDS], rest[WORDS:], rest[2 * WORDS :], rest[3 * WORDS :]
+            for i in range(WORDS):
+                a, b, c, d = four_words(counter + i, k0, k1)
+                first[i] *= scale if a < threshold else zero
+                second[i] *= scale if b < threshold else zero
+                third[i] *= scale if c < threshold else zero
+                fourth[i] *= scale if d < threshold else zero
+        else:
+            for i in range(min(rest.size, WORDS)):
+                words = four_words(counter + i, k0, k1)
+                for j in range(4):
+                    if j * WORDS + i < rest.size:
+                        rest[j * WORDS + i] *= scale if words[j] < threshold else zero
 
 
 @parallel

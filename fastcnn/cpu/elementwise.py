@@ -7,7 +7,7 @@ scalar code where they are the same); in other calls the copy happens inside L1.
 
 from fastcnn.cpu.jit import jit
 
-BLOCK = 2048  # elements; a multiple of the generator's four words per counter
+BLOCK = 2048  # elements; a multiple of the 4 * WORDS of `common.philox`
 
 
 def blocks(size):

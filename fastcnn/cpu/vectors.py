@@ -58,8 +58,11 @@ class Vectors:
         counting = ir.Constant(ir.VectorType(self.size, self.lanes), [self.index(i) for i in range(self.lanes)])
         return self.builder.icmp_signed("<", counting, self.spread(count))
 
+    def constant_mask(self, lanes):
+        return ir.Constant(ir.VectorType(ir.IntType(1), self.lanes), [int(lane) for lane in lanes])
+
     def no_lanes(self):
-        return ir.Constant(ir.VectorType(ir.IntType(1), self.lanes), None)
+        return self.constant_mask([False] * self.lanes)
 
     def masked_load(self, pointer, offset, mask):
         """Zeros in the lanes outside the mask, whose memory is not touched."""
@@ -78,6 +81,26 @@ class Vectors:
         signature = ir.FunctionType(result, [a.type for a in arguments])
         function = cgutils.get_or_insert_function(self.builder.module, signature, name)
         return self.builder.call(function, arguments)
+
+    def totals(self, vectors):
+        """The sum over the lanes of each vector, as scalars: halves of two vectors are added at a time."""
+        count, width = len(vectors), 1
+        while width < self.lanes:
+            if len(vectors) % 2:
+                vectors = [*vectors, vectors[-1]]
+            low = [lane + self.lanes * (lane & width != 0) - width * (lane & width != 0) for lane in range(self.lanes)]
+            high = [lane + width if lane & width == 0 else lane + self.lanes for lane in range(self.lanes)]
+            vectors = [
+                self.builder.fadd(self.shuffle(a, b, low), self.shuffle(a, b, high))
+                for a, b in zip(vectors[::2], vectors[1::2])
+            ]
+            width *= 2
+        # Lane l of vector v now holds the total of the vector whose number has the bits of l below those of v.
+        scalars = []
+        for k in range(count):
+            lane = ir.Constant(ir.IntType(32), k % self.lanes)
+            scalars.append(self.builder.extract_element(vectors[k // self.lanes], lane))
+        return scalars
 
     def transpose(self, parts, width):
         """From `lanes` vectors of `width` elements to `width` vectors, element j of every lane in vector j."""

@@ -1,8 +1,9 @@
 """Which algorithm computes a convolution on this floor."""
 
-from fastcnn.cpu.conv import im2col, winograd
+from fastcnn.cpu.conv import direct, im2col, winograd
 
 ALGORITHMS = {
+    "direct": direct,
     "im2col": im2col,
     "winograd_f2x3": winograd.F2,
     "winograd_f4x3": winograd.F4,

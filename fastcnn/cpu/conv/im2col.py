@@ -16,6 +16,7 @@ import numpy as np
 
 from fastcnn.cpu.conv.columns import inside
 from fastcnn.cpu.conv.epilogue import emit_rows, moments_of
+from fastcnn.cpu.conv.pixels import find_runs
 from fastcnn.cpu.gemm import DEPTH, multiply_panels, pack, pack_panels
 from fastcnn.cpu.jit import jit, parallel
 from fastcnn.cpu.microkernel import ROWS, columns, tile_columns
@@ -163,28 +164,6 @@ def _backward_filter(task, dout, x, geometry, groups, some, parts):
 
 
 # ---- columns and their runs
-
-
-@jit
-def find_runs(first, count, out_h, out_w, panel):
-    """The runs of columns first .. first + count: rows (column within the block, length, image, oh, ow).
-
-    A run ends with its output row and with its panel of `panel` columns.
-    """
-    runs = np.empty((count // out_w + count // panel + 4, 5), np.intp)
-    found, column = 0, 0
-    while column < count:
-        place = first + column
-        ow = place % out_w
-        length = min(out_w - ow, panel - column % panel, count - column)
-        runs[found, 0] = column
-        runs[found, 1] = length
-        runs[found, 2] = place // (out_h * out_w)
-        runs[found, 3] = place // out_w % out_h
-        runs[found, 4] = ow
-        found += 1
-        column += length
-    return runs[:found]
 
 
 @jit

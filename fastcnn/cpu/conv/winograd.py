@@ -13,7 +13,6 @@ stays in cache while the filters pass by. No workspace grows with the batch.
 import numpy as np
 
 from fastcnn.cpu.conv.epilogue import Epilogue, emit_rows, finish_moments, gather_moments
-from fastcnn.cpu.conv.im2col import find_runs
 from fastcnn.cpu.conv.lanes import (
     SLACK,
     make_lanes_in,
@@ -22,6 +21,7 @@ from fastcnn.cpu.conv.lanes import (
     make_rows_in,
     make_tiles_out,
 )
+from fastcnn.cpu.conv.pixels import find_runs
 from fastcnn.cpu.conv.points import POINTS, matrices
 from fastcnn.cpu.gemm import DEPTH
 from fastcnn.cpu.jit import jit, parallel
