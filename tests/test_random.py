@@ -58,10 +58,19 @@ def test_masks_of_different_keys_and_neighbouring_elements_are_independent():
     n = 400_000
     kept = [dropout.dropout_mask((n,), 0.5, key, np.float32) > 0 for key in (0, 1, 2, 2**32, 2**63)]
     for i, one in enumerate(kept):
-        for shift in (1, 2, 3, 4, 2048):
+        for shift in (1, 2, 3, 4, philox.WORDS, 2 * philox.WORDS, 4 * philox.WORDS):
             assert abs(np.mean(one[shift:] == one[:-shift]) - 0.5) < 5 * 0.5 / np.sqrt(n - shift)
         for other in kept[i + 1 :]:
             assert abs(np.mean(one == other) - 0.5) < 5 * 0.5 / np.sqrt(n)
+
+
+def test_the_order_of_the_words():
+    """All first words of 512 counters, then their second words, and so on."""
+    mask = dropout.dropout_mask((5000,), 0.7, 2**40 + 5, np.float64)
+    for i in (0, 1, 511, 512, 1023, 1536, 2047, 2048, 2559, 2560, 4095, 4096, 4999):
+        counter, word = i // 2048 * 512 + i % 512, i % 2048 // 512
+        words = blocks(np.array([counter], np.uint64), *philox.split_key(2**40 + 5))[0]
+        assert (mask[i] > 0) == (words[word] < philox.keep_threshold(0.7))
 
 
 def test_a_mask_is_a_function_of_key_and_index():

@@ -2,12 +2,18 @@
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3" (SC'11), section 4.
 
-There is no state: element i of the stream named by a key is word ``i % 4`` of the block with counter ``i // 4``, so the
-numbers do not depend on who computes them, in what order, or on how many threads. All words are carried in uint64
-variables that hold values below 2**32; one text therefore serves NumPy arrays, compiled scalars and plain Python.
+There is no state: the elements of the stream named by a key are the four words of the blocks with counters 0, 1, 2 and
+so on, whoever computes them, in what order, and on how many threads. Their order suits vectors: of WORDS counters in a
+row, all first words stand first, then all second words, and so on. So element i, with ``q, r = divmod(i, 4 * WORDS)``,
+is word ``r // WORDS`` of the block with counter ``q * WORDS + r % WORDS``.
+
+All words are carried in uint64 variables that hold values below 2**32; one text therefore serves NumPy arrays, compiled
+scalars and plain Python.
 """
 
 import numpy as np
+
+WORDS = 512  # neighbouring elements that are the same word of neighbouring counters
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)  # multipliers
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)  # Weyl increments of the key

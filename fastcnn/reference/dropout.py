@@ -9,17 +9,18 @@ import math
 
 import numpy as np
 
-from fastcnn.common.philox import keep_threshold, philox_4x32, split_key
+from fastcnn.common.philox import WORDS, keep_threshold, philox_4x32, split_key
 from fastcnn.reference._arrays import deliver
 
 
 def dropout_mask(shape, p, key, dtype, out=None):
-    """mask = 1/p with probability p, else 0: element i (in C order) keeps if word i % 4 of block i // 4 is small."""
+    """mask = 1/p with probability p, else 0: element i (in C order) keeps if element i of the key's stream is small."""
     size = math.prod(shape)
-    block = np.arange((size + 3) // 4, dtype=np.uint64)
-    low, high, zero = block & np.uint64(0xFFFFFFFF), block >> np.uint64(32), np.uint64(0)
-    words = np.stack(philox_4x32(low, high, zero, zero, *split_key(key)), axis=1)
-    kept = words.reshape(-1)[:size].reshape(shape) < keep_threshold(p)
+    counters = np.arange(-(-size // (4 * WORDS)) * WORDS, dtype=np.uint64)
+    low, high, zero = counters & np.uint64(0xFFFFFFFF), counters >> np.uint64(32), np.uint64(0)
+    words = np.stack(philox_4x32(low, high, zero, zero, *split_key(key)))
+    stream = words.reshape(4, -1, WORDS).transpose(1, 0, 2).reshape(-1)
+    kept = stream[:size].reshape(shape) < keep_threshold(p)
     return deliver(np.divide(kept, p, out=np.zeros(shape), where=kept), out, dtype)  # so p = 0 is all zeros
 
 
