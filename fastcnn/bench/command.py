@@ -5,7 +5,7 @@ import importlib.util
 import os
 import sys
 
-from fastcnn.bench import cases, measure, runners, table
+from fastcnn.bench import cases, measure, plots, report, runners, table
 from fastcnn.bench.results import Results
 from fastcnn.bench.worker import Pool, WorkerError
 from fastcnn.train.extras import need
@@ -16,6 +16,7 @@ QUICK = measure.Settings(rounds=5, seconds=0.1, reference_flops=3e9)
 def bench(arguments):
     """Measure as the command line asks; returns the exit status."""
     tqdm = None if arguments.no_progress else need("tqdm", "bench").tqdm
+    need("matplotlib", "bench")  # before measuring, not after it
     peers = _peers(arguments.peers)
     chosen = cases.select(arguments.family, arguments.op, arguments.quick)
     settings = _settings(arguments)
@@ -34,6 +35,8 @@ def bench(arguments):
         run["unavailable"] = pool.broken
         run["load"]["after"] = _load()
         results.save()
+    plots.draw(results)
+    report.write(results)
     for file, reason in pool.broken.items():
         print(f"{file} could not be used: {reason}", file=sys.stderr)
     return 0

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
-from fastcnn.bench import runners
+from fastcnn.bench import processes, runners
 from fastcnn.bench.timer import alternate, ratios, spread
 from fastcnn.bench.worker import WorkerError, agree
 
@@ -29,6 +29,8 @@ def measure(case, pool, peers, settings):
     peers : names of `runners.PEERS`
     settings : Settings
     """
+    if case.kind != "time":
+        return {**dataclasses.asdict(case), "results": getattr(processes, case.kind)(case, pool, peers, settings)}
     row = {**dataclasses.asdict(case), "results": {}}
     names = runners.contestants(case.work, peers)
     if case.flops > settings.reference_flops and REFERENCE in names:

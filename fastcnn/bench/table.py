@@ -1,7 +1,7 @@
-"""Results as lines of text that a person can read."""
+"""Results as text that a person can read: lines for the terminal, cells for the page."""
 
-_PEERS = ("torch", "torch channels_last", "torch.compile", "torch bf16", "onnxruntime", "jax")
-_SHORT = {
+PEERS = ("torch", "torch channels_last", "torch.compile", "torch bf16", "onnxruntime", "jax")
+SHORT = {
     "torch channels_last": "t.ch.last",
     "torch.compile": "t.compile",
     "torch bf16": "t.bf16",
@@ -11,38 +11,37 @@ _SHORT = {
 
 def head(family):
     """The head of a family's table."""
-    columns = "".join(f"{_SHORT.get(name, name):>10}" for name in _PEERS)
+    columns = "".join(f"{SHORT.get(name, name):>10}" for name in PEERS)
     return f"{family:<48}{'time':>10}{'GFLOP/s':>9}{'GB/s':>7}{'ceiling':>9}{'NumPy':>9}{columns}"
 
 
 def line(row, run):
     """One case: our time and rates, share of the ceiling that binds, how many times as long each contestant took."""
-    results = row["results"]
-    ours = results.get("fastcnn", {})
+    first, *rates, numpy = cells(row, run)
+    texts = f"{first:>10}{rates[0]:>9}{rates[1]:>7}{rates[2]:>9}{numpy:>9}"
+    return f"{row['name']:<48}{texts}" + "".join(f"{ratio(row['results'].get(name)):>10}" for name in PEERS)
+
+
+def cells(row, run):
+    """Texts: our time (or memory), GFLOP/s, GB/s, share of the ceiling, speed-up over the reference."""
+    ours = row["results"].get("fastcnn", {})
+    if "bytes" in ours:
+        return f"{ours['bytes'] / 1e6:.0f} MB", "", "", "", ""
     if "seconds" not in ours:
-        return f"{row['name']:<48}{ours.get('error', 'not measured')}"
+        return "failed", "", "", "", ""
     seconds = ours["seconds"]
-    cells = [
-        f"{duration(seconds):>10}",
-        f"{row['flops'] / seconds / 1e9:>9.1f}" if row["flops"] else f"{'-':>9}",
-        f"{row['nbytes'] / seconds / 1e9:>7.1f}" if row["nbytes"] else f"{'-':>7}",
-        f"{share(row, run):>8.0%} " if row["flops"] or row["nbytes"] else f"{'-':>9}",
-        f"{ratio(results.get('reference')):>9}",
-        *(f"{ratio(results.get(name)):>10}" for name in _PEERS),
-    ]
-    return f"{row['name']:<48}{''.join(cells)}"
+    flops = f"{row['flops'] / seconds / 1e9:.1f}" if row["flops"] else ""
+    nbytes = f"{row['nbytes'] / seconds / 1e9:.1f}" if row["nbytes"] else ""
+    part = f"{share(row, run):.0%}" if flops or nbytes else ""
+    return duration(seconds), flops, nbytes, part, ratio(row["results"].get("reference"))
 
 
 def ratio(result):
     """How many times as long as ours it took; a "!" where its results differ from ours."""
-    if result is None:
-        return ""
-    if "error" in result:
-        return "failed"
-    text = (
-        f"{result['ratio']['median']:.2f}x" if result["ratio"]["median"] < 100 else f"{result['ratio']['median']:.0f}x"
-    )
-    return text + ("" if result.get("agrees", True) else "!")
+    if result is None or "ratio" not in result:
+        return "failed" if result and "error" in result else ""
+    times = result["ratio"]["median"]
+    return f"{times:.{0 if times >= 100 else 2}f}x" + ("" if result.get("agrees", True) else "!")
 
 
 def share(row, run):
@@ -56,5 +55,12 @@ def duration(seconds):
     """Like 12.3 ms."""
     for unit, name in ((1, "s"), (1e-3, "ms")):
         if seconds >= unit:
-            return f"{seconds / unit:.3g} {name}" if seconds / unit < 100 else f"{seconds / unit:.0f} {name}"
+            count = seconds / unit
+            return f"{count:.0f} {name}" if count >= 100 else f"{count:.3g} {name}"
     return f"{seconds / 1e-6:.3g} us"
+
+
+def per_second(row, name):
+    """Images per second of a contestant, or None."""
+    seconds = row["results"].get(name, {}).get("seconds")
+    return row["images"] / seconds if seconds and row["images"] else None

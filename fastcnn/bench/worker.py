@@ -41,15 +41,10 @@ class Worker:
     """
 
     def __init__(self, file, threads, spin=True):
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-        env = {**os.environ, **dict.fromkeys(names, str(threads))}
-        env.pop("OMP_WAIT_POLICY", None)
-        if not spin:
-            env["OMP_WAIT_POLICY"] = "passive"
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fastcnn.bench.worker", file, str(threads)],
-            env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+            env=environment(threads, spin), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
         )  # fmt: skip
         try:
             self.versions = self._answer()
@@ -89,6 +84,14 @@ class Worker:
         self._process.wait()
         for file in (self._process.stdin, self._process.stdout, self._errors):
             file.close()
+
+
+def environment(threads, spin):
+    """The variables of a process whose libraries use so many threads; the arguments are those of `Worker`."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    env = {**os.environ, **dict.fromkeys(names, str(threads))}
+    env.pop("OMP_WAIT_POLICY", None)
+    return env if spin else {**env, "OMP_WAIT_POLICY": "passive"}
 
 
 class Pool:
@@ -135,6 +138,10 @@ class Pool:
                 self.broken[file] = str(error)
                 raise
         return worker(request, *arguments)
+
+    def environment(self):
+        """The variables of the workers' processes."""
+        return environment(self.threads, self.spin)
 
     def pause(self):
         """Wait until the threads of the last measurement sleep."""

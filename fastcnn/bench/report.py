@@ -1,0 +1,108 @@
+"""The page of results, `README.md` in the output folder: targets, a table per family, the machine, how it was done."""
+
+from fastcnn.bench import table, targets
+from fastcnn.bench.cases import FAMILIES
+
+_METHOD = """\
+## How it was measured
+
+Each library runs in a process of its own, and they work in turn: fastcnn, the others, fastcnn, the others, ... with a
+pause in between in which waiting threads fall asleep. A time is the median over the rounds, of the median call in each
+round. A ratio is the other library's time divided by fastcnn's in the same round (above 1, fastcnn is faster), the
+median over the rounds with the quartiles; the NumPy reference, which is slow, is timed once, after the rounds. `!`
+marks results that differ from fastcnn's by more than rounding. float32 everywhere but in the column bf16.
+
+*ceiling*: share of the speed that the machine's own limits allow, which are measured in the same run: fused
+multiply-adds that never leave the registers, and a large copy (bytes read plus bytes written). The operations are those
+of the direct algorithm, so that a faster algorithm can exceed 100 %; so can work that fits into the caches.
+
+fastcnn writes into buffers that outlive the call, as its stateful layers do; PyTorch allocates its results, as its
+modules do.
+"""
+
+
+def write(results):
+    """Write the page for a `Results`."""
+    rows = sorted(results.cases.values(), key=lambda row: FAMILIES.index(row["family"]))
+    parts = ["# Benchmark results\n", _machines(results.runs), _targets(results, rows)]
+    if (results.folder / "speedup.png").exists():
+        parts.append("![How many times as fast as other libraries](speedup.png)\n\n![Roofline](roofline.png)\n")
+    for family in FAMILIES:
+        here = [row for row in rows if row["family"] == family]
+        if here:
+            parts.append(_family(results, family, here))
+    parts.append(_METHOD)
+    (results.folder / "README.md").write_text("\n".join(parts))
+
+
+def _machines(runs):
+    lines = []
+    for run in runs:
+        machine, ceilings, load = run["machine"], run["ceilings"], run["load"]
+        versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+        lines.append(
+            f"- Run {run['id']}, {run['date']}: {machine['cpu']}, {machine['cores']} cores, {machine['vectors']}, "
+            f"{machine['system']}, Python {machine['python']}; {versions}. {run['threads']} threads each, waiting "
+            f"{run['waiting']}. Ceilings: {ceilings['gflops']:.0f} GFLOP/s, {ceilings['gbytes']:.1f} GB/s. "
+            f"Load average {load['before']} before, {load['after']} after."
+        )
+        lines += [f"  - {name} could not be used: {why}" for name, why in run.get("unavailable", {}).items()]
+    return "\n".join(lines) + "\n"
+
+
+def _targets(results, rows):
+    lines = [
+        "## Targets\n",
+        "| work | against | at least | aim | mean | worst case | |",
+        "|---|---|--:|--:|--:|---|---|",
+    ]
+    for target in targets.TARGETS:
+        verdict = targets.judge(target, rows, lambda row: table.share(row, results.run_of(row)))
+        against = target.against if isinstance(target.against, str) else "best of " + ", ".join(target.against)
+        against = against.removeprefix("best of ") if "," not in against else against
+        aim = "" if target.aim is None else _number(target, target.aim)
+        limit = _number(target, target.least) + (f", none below {target.worst:g}x" if target.worst else "")
+        if verdict.mean is None:
+            found = " | not measured | "
+        else:
+            worst = f"{_number(target, verdict.smallest)} {verdict.case}" if verdict.cases > 1 else ""
+            found = f"{_number(target, verdict.mean)} | {worst} | {'met' if verdict.met else '**missed**'}"
+        lines.append(f"| {target.text} | {against} | {limit} | {aim} | {found} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(target, value):
+    return {"seconds": f"{value:.3g} s", "ceiling": f"{value:.0%}"}.get(str(target.against), f"{value:.2f}x")
+
+
+def _family(results, family, rows):
+    peers = [name for name in table.PEERS if any(name in row["results"] for row in rows)]
+    rates = any(row["images"] for row in rows) and family != "memory"
+    columns = ["time", "GFLOP/s", "GB/s", "ceiling", "NumPy", *peers, *(["images/s"] if rates else [])]
+    if family == "memory":
+        columns[0] = "memory"
+    lines = [f"## {family}\n", "| | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns)]
+    for row in rows:
+        cells = [*table.cells(row, results.run_of(row)), *(_spread(row["results"].get(name)) for name in peers)]
+        if rates:
+            cells.append(_rates(row, peers))
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    errors = {
+        f"{name}: {result['error']}" for row in rows for name, result in row["results"].items() if "error" in result
+    }
+    lines += ["", *(f"- {error}" for error in sorted(errors))]
+    return "\n".join(lines) + "\n"
+
+
+def _spread(result):
+    """A ratio with its quartiles."""
+    text = table.ratio(result)
+    if result and "low" in result.get("ratio", {}):
+        return f"{text} ({result['ratio']['low']:.2f}-{result['ratio']['high']:.2f})"
+    return text
+
+
+def _rates(row, peers):
+    """Images per second of ours and of each peer."""
+    names = [name for name in ("fastcnn", *peers) if table.per_second(row, name)]
+    return ", ".join(f"{table.SHORT.get(name, name)} {table.per_second(row, name):,.0f}" for name in names)
