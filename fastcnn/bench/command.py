@@ -1,7 +1,6 @@
 """`fastcnn bench`: measure, show a table while it grows, and leave a folder of results."""
 
 import datetime
-import importlib.util
 import os
 import sys
 
@@ -17,7 +16,7 @@ def bench(arguments):
     """Measure as the command line asks; returns the exit status."""
     tqdm = None if arguments.no_progress else need("tqdm", "bench").tqdm
     need("matplotlib", "bench")  # before measuring, not after it
-    peers = _peers(arguments.peers)
+    peers = runners.peers(arguments.peers)
     chosen = cases.select(arguments.family, arguments.op, arguments.quick)
     settings = _settings(arguments)
     results = Results(arguments.output)
@@ -58,21 +57,6 @@ def _run(chosen, pool, peers, settings, results, tqdm):
             bar.update()
     if bar:
         bar.close()
-
-
-def _peers(text):
-    """The names of the peers: those installed for "auto"; those asked for, which must be installed."""
-    if text == "none":
-        return []
-    if text == "auto":
-        return [name for name in runners.PEERS if importlib.util.find_spec(name)]
-    names = text.split(",")
-    for name in names:
-        if name not in runners.PEERS:
-            raise ValueError(f"peers: expected auto, none or some of {','.join(runners.PEERS)}, got {name!r}")
-        if not importlib.util.find_spec(name):
-            raise ImportError(f"{name} is not installed; install it with: pip install {name}")
-    return names
 
 
 def _settings(arguments):

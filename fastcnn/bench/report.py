@@ -36,17 +36,25 @@ def write(results):
 
 
 def _machines(runs):
+    """Each machine once; then a line for each run."""
     lines = []
+    for machine in {tuple(run["machine"].items()): run["machine"] for run in runs}.values():
+        lines.append("- " + ", ".join(f"{name} {fact}" for name, fact in machine.items()))
+    versions = {name: version for run in runs for name, version in run["versions"].items()}
+    lines.append("- " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    unavailable = {name: why for run in runs for name, why in run.get("unavailable", {}).items()}
+    lines += [f"- {name} could not be used: {why}" for name, why in unavailable.items()]
+    lines += [
+        "",
+        "| run | threads | waiting | FMA rate | copy | load before | after |",
+        "|---|--:|---|--:|--:|--:|--:|",
+    ]
     for run in runs:
-        machine, ceilings, load = run["machine"], run["ceilings"], run["load"]
-        versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+        ceilings, load = run["ceilings"], run["load"]
         lines.append(
-            f"- Run {run['id']}, {run['date']}: {machine['cpu']}, {machine['cores']} cores, {machine['vectors']}, "
-            f"{machine['system']}, Python {machine['python']}; {versions}. {run['threads']} threads each, waiting "
-            f"{run['waiting']}. Ceilings: {ceilings['gflops']:.0f} GFLOP/s, {ceilings['gbytes']:.1f} GB/s. "
-            f"Load average {load['before']} before, {load['after']} after."
+            f"| {run['date']} | {run['threads']} | {run['waiting']} | {ceilings['gflops']:.0f} GFLOP/s | "
+            f"{ceilings['gbytes']:.1f} GB/s | {load['before']} | {load['after']} |"
         )
-        lines += [f"  - {name} could not be used: {why}" for name, why in run.get("unavailable", {}).items()]
     return "\n".join(lines) + "\n"
 
 
@@ -76,22 +84,26 @@ def _number(target, value):
 
 
 def _family(results, family, rows):
+    """A table of one family; columns in which nothing stands are left out."""
     peers = [name for name in table.PEERS if any(name in row["results"] for row in rows)]
-    rates = any(row["images"] for row in rows) and family != "memory"
-    columns = ["time", "GFLOP/s", "GB/s", "ceiling", "NumPy", *peers, *(["images/s"] if rates else [])]
-    if family == "memory":
-        columns[0] = "memory"
-    lines = [f"## {family}\n", "| | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns)]
-    for row in rows:
-        cells = [*table.cells(row, results.run_of(row)), *(_spread(row["results"].get(name)) for name in peers)]
-        if rates:
-            cells.append(_rates(row, peers))
-        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    first = "memory" if family == "memory" else "time"
+    heads = ["case", first, "GFLOP/s", "GB/s", "ceiling", "NumPy", *peers, "images/s"]
+    lines = [
+        [row["name"], *table.cells(row, results.run_of(row)), *(_spread(row["results"].get(name)) for name in peers),
+         _rates(row, peers)]
+        for row in rows
+    ]  # fmt: skip
+    kept = [i for i in range(len(heads)) if any(line[i] for line in lines)]
+    text = [f"## {family}\n", _line([heads[i] for i in kept]), "|---|" + "--:|" * (len(kept) - 1)]
+    text += [_line([line[i] for i in kept]) for line in lines]
     errors = {
-        f"{name}: {result['error']}" for row in rows for name, result in row["results"].items() if "error" in result
+        f"- {name}: {result['error']}" for row in rows for name, result in row["results"].items() if "error" in result
     }
-    lines += ["", *(f"- {error}" for error in sorted(errors))]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*text, "", *sorted(errors)]) + "\n"
+
+
+def _line(cells):
+    return "| " + " | ".join(cells) + " |"
 
 
 def _spread(result):

@@ -8,7 +8,6 @@ layers), as every parallel loop begins with waking a thread. So every library wa
 lets a pause pass between two measurements, until the threads of the one before sleep.
 """
 
-import importlib
 import os
 import pickle
 import subprocess
@@ -16,6 +15,8 @@ import sys
 import tempfile
 import time
 import traceback
+
+from fastcnn.bench import runners
 
 _SAMPLE = 1 << 16  # elements of a result that are looked at, roughly
 PAUSE = 0.015  # seconds after which threads that spin have gone to sleep
@@ -153,7 +154,7 @@ class _Server:
     """The process's side."""
 
     def __init__(self, file, threads):
-        self.runner = importlib.import_module(f"fastcnn.bench.runners.{file}")
+        self.runner = runners.load(file)
         self.versions = self.runner.start(threads)
         self.prepared, self.last, self.inputs, self.memory = {}, {}, (None, None), _most_memory()
 

@@ -5,6 +5,9 @@ arguments: one call is what is timed, and what it returns is compared between li
 """
 
 import importlib
+import importlib.util
+
+from fastcnn.train.extras import need
 
 # {contestant: its file here}. A library may compete in several ways.
 CONTESTANTS = {
@@ -18,7 +21,8 @@ CONTESTANTS = {
     "jax": "jax",
 }
 OURS = ("fastcnn", "reference")
-PEERS = {"torch": "torch", "onnxruntime": "onnxruntime", "jax": "jax"}  # {what --peers names: its file}
+# {what `--peers` names, also its file here: what must be installed for it}.
+PEERS = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx"), "jax": ("jax",)}
 
 
 class Works(dict):
@@ -35,12 +39,40 @@ class Works(dict):
         return register
 
 
+def load(file):
+    """The module of one library."""
+    return importlib.import_module(f"fastcnn.bench.runners.{file}")
+
+
 def works(file):
-    """The `Works` of one file."""
-    return importlib.import_module(f"fastcnn.bench.runners.{file}").WORKS
+    """The `Works` of one library."""
+    return load(file).WORKS
+
+
+def peers(text):
+    """The names of the peers that `text` asks for: "none", "auto" for those installed, or a list with commas.
+
+    Raises
+    ------
+    ValueError
+        For a name that is no peer.
+    ImportError
+        If one that is named is not installed.
+    """
+    if text == "none":
+        return []
+    if text == "auto":
+        return [name for name, modules in PEERS.items() if all(map(importlib.util.find_spec, modules))]
+    names = text.split(",")
+    for name in names:
+        if name not in PEERS:
+            raise ValueError(f"peers: expected auto, none, or some of {','.join(PEERS)}; got {name!r}")
+    for module in (module for name in names for module in PEERS[name] if not importlib.util.find_spec(module)):
+        need(module, "peers")
+    return names
 
 
 def contestants(work, peers):
     """Who can do this work: ours, and those of the peers (names of `PEERS`)."""
-    files = {"ours", "reference", *(PEERS[peer] for peer in peers)}
+    files = {"ours", "reference", *peers}
     return [name for name, file in CONTESTANTS.items() if file in files and (work, name) in works(file)]

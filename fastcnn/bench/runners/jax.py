@@ -1,5 +1,6 @@
 """JAX on the CPU, compiled with `jax.jit`; its compiler decides on the threads."""
 
+from fastcnn.bench import nets
 from fastcnn.bench.runners import Works
 
 WORKS = Works()
@@ -42,3 +43,38 @@ def conv_training(a, p, contestant):
         return out, *backward(dout)
 
     return _compiled(passes, a["x"], a["w"], a["dout"])
+
+
+def _layers(layers, x):
+    """The class scores of a net of `nets.describe`, in test mode."""
+    import jax
+    from jax import numpy as jnp
+
+    for kind, options in layers:
+        if kind == "conv":
+            x = _conv(options)(x, options["w"])
+            x = x if options["b"] is None else x + options["b"][:, None, None]
+        elif kind == "batchnorm":
+            scale = options["gamma"] / jnp.sqrt(options["var"] + options["eps"])
+            x = x * scale[:, None, None] + (options["beta"] - options["mean"] * scale)[:, None, None]
+        elif kind == "relu":
+            x = jax.nn.relu(x)
+        elif kind == "max_pool":
+            pads = [(0, 0), (0, 0), *((pad, pad) for pad in options["pad"])]
+            window, strides = (1, 1, *options["size"]), (1, 1, *options["stride"])
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, pads)
+        elif kind == "global_avg_pool":
+            x = x.mean(axis=(2, 3))
+        elif kind == "flatten":
+            x = x.reshape(len(x), -1)
+        elif kind == "linear":
+            x = x @ options["w"] + options["b"]
+        else:
+            x = jax.nn.relu(_layers(options["main"], x) + _layers(options["shortcut"], x))
+    return x
+
+
+@_OWN
+def inference(a, p, contestant):
+    layers = nets.describe(nets.NETS[p["net"]]())
+    return _compiled(lambda x: _layers(layers, x), a["x"])

@@ -1,0 +1,5 @@
+"""Optimizer steps over 10 million parameters."""
+
+
+def bench_optim(timed):
+    timed()
