@@ -29,11 +29,11 @@ class Works(dict):
     """{(work, contestant): function}, filled by a decorator."""
 
     def by(self, *contestants):
-        """Register a function, under its own name, for these contestants."""
+        """Register a function `_work`, under the name of the work, for these contestants."""
 
         def register(function):
             for contestant in contestants:
-                self[function.__name__, contestant] = function
+                self[function.__name__.removeprefix("_"), contestant] = function
             return function
 
         return register

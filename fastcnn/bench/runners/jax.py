@@ -30,12 +30,12 @@ def _compiled(function, *arrays):
 
 
 @_OWN
-def conv_forward(a, p, contestant):
+def _conv_forward(a, p, contestant):
     return _compiled(_conv(p), a["x"], a["w"])
 
 
 @_OWN
-def conv_training(a, p, contestant):
+def _conv_training(a, p, contestant):
     import jax
 
     def passes(x, w, dout):
@@ -75,6 +75,6 @@ def _layers(layers, x):
 
 
 @_OWN
-def inference(a, p, contestant):
+def _inference(a, p, contestant):
     layers = nets.describe(nets.NETS[p["net"]]())
     return _compiled(lambda x: _layers(layers, x), a["x"])

@@ -39,7 +39,7 @@ def session(nodes, weights, x_shape):
 
 
 @_OWN
-def conv_forward(a, p, contestant):
+def _conv_forward(a, p, contestant):
     from onnx import helper
 
     node = helper.make_node("Conv", ["x", "w"], ["out"], strides=p["stride"], pads=[*p["pad"], *p["pad"]])
@@ -104,7 +104,7 @@ class _Graph:
 
 
 @_OWN
-def inference(a, p, contestant):
+def _inference(a, p, contestant):
     graph = _Graph(nets.describe(nets.NETS[p["net"]]()))
     run = session(graph.nodes, graph.weights, a["x"].shape)
     return lambda: run(a["x"])

@@ -30,33 +30,33 @@ def _buffer(array):
 
 
 @_COMPILED
-def multiply_panels(a, p, contestant):
+def _multiply_panels(a, p, contestant):
     from fastcnn.cpu.ceilings import multiply_panels_in_cache
 
     return lambda: multiply_panels_in_cache(p["tasks"], p["repeats"], p["depth"], np.float32)
 
 
 @_OWN
-def conv_forward(a, p, contestant):
+def _conv_forward(a, p, contestant):
     conv, x, w, out = floor("conv"), a["x"], a["w"], _buffer(a["dout"])
     return lambda: conv.conv_forward(x, w, None, p["stride"], p["pad"], out=out)
 
 
 @_OWN
-def conv_backward_input(a, p, contestant):
+def _conv_backward_input(a, p, contestant):
     conv, w, dout, out = floor("conv"), a["w"], a["dout"], _buffer(a["x"])
     return lambda: conv.conv_backward_input(dout, w, p["x"], p["stride"], p["pad"], out=out)
 
 
 @_OWN
-def conv_backward_filter(a, p, contestant):
+def _conv_backward_filter(a, p, contestant):
     conv, x, dout, out = floor("conv"), a["x"], a["dout"], _buffer(a["w"])
     return lambda: conv.conv_backward_filter(dout, x, p["w"], p["stride"], p["pad"], out=out)
 
 
 @_OWN
-def conv_training(a, p, contestant):
-    passes = [work(a, p, contestant) for work in (conv_forward, conv_backward_input, conv_backward_filter)]
+def _conv_training(a, p, contestant):
+    passes = [work(a, p, contestant) for work in (_conv_forward, _conv_backward_input, _conv_backward_filter)]
     return lambda: tuple(run() for run in passes)
 
 
@@ -72,29 +72,29 @@ def _layer(layer, a):
 
 
 @_OWN
-def max_pool_forward(a, p, contestant):
-    layer = nn.MaxPool2d(p["size"], p["stride"], p["pad"])
+def _max_pool_forward(a, p, contestant):
+    layer = nn.MaxPool2d(p["size"], p["stride"], p["pad"]).eval()
     return lambda: layer.forward(a["x"])
 
 
 @_OWN
-def max_pool_training(a, p, contestant):
+def _max_pool_training(a, p, contestant):
     return _layer(nn.MaxPool2d(p["size"], p["stride"], p["pad"]), a)
 
 
 @_OWN
-def avg_pool_forward(a, p, contestant):
-    layer = nn.AvgPool2d(p["size"], p["stride"], p["pad"])
+def _avg_pool_forward(a, p, contestant):
+    layer = nn.AvgPool2d(p["size"], p["stride"], p["pad"]).eval()
     return lambda: layer.forward(a["x"])
 
 
 @_OWN
-def avg_pool_training(a, p, contestant):
+def _avg_pool_training(a, p, contestant):
     return _layer(nn.AvgPool2d(p["size"], p["stride"], p["pad"]), a)
 
 
 @_OWN
-def global_avg_pool_training(a, p, contestant):
+def _global_avg_pool_training(a, p, contestant):
     return _layer(nn.GlobalAvgPool2d(), a)
 
 
@@ -105,18 +105,18 @@ def _batchnorm(a, p):
 
 
 @_OWN
-def batchnorm_relu_forward(a, p, contestant):
+def _batchnorm_relu_forward(a, p, contestant):
     layer = _batchnorm(a, p)
     return lambda: layer.forward(a["x"])
 
 
 @_OWN
-def batchnorm_relu_training(a, p, contestant):
+def _batchnorm_relu_training(a, p, contestant):
     return _layer(_batchnorm(a, p), a)
 
 
 @_OWN
-def groupnorm_training(a, p, contestant):
+def _groupnorm_training(a, p, contestant):
     norm, out, dx = floor("norm"), _buffer(a["x"]), _buffer(a["x"])
 
     def run():
@@ -127,7 +127,7 @@ def groupnorm_training(a, p, contestant):
 
 
 @_OWN
-def activation_training(a, p, contestant):
+def _activation_training(a, p, contestant):
     functions = floor("activation")
     forward, backward = (getattr(functions, f"{p['name']}_{way}") for way in ("forward", "backward"))
     out, dx, takes_output = _buffer(a["x"]), _buffer(a["x"]), _SAVED.get(p["name"]) == "y"
@@ -140,7 +140,7 @@ def activation_training(a, p, contestant):
 
 
 @_OWN
-def add_relu_training(a, p, contestant):
+def _add_relu_training(a, p, contestant):
     functions, out, dx = floor("activation"), _buffer(a["x"]), _buffer(a["x"])
 
     def run():
@@ -151,12 +151,12 @@ def add_relu_training(a, p, contestant):
 
 
 @_OWN
-def dropout_training(a, p, contestant):
+def _dropout_training(a, p, contestant):
     return _layer(nn.Dropout(p["drop"], key=1), a)
 
 
 @_OWN
-def cross_entropy(a, p, contestant):
+def _cross_entropy(a, p, contestant):
     x, y, dx = a["x"], a["y"], _buffer(a["x"])
     return lambda: layers.softmax_loss(x, y, out=dx)
 
@@ -169,7 +169,7 @@ class _Flat:
 
 
 @_OWN
-def optimizer_step(a, p, contestant):
+def _optimizer_step(a, p, contestant):
     parameters = _Flat(a["w"].copy(), a["dw"])
     rule, options = (optim.SGD, {"momentum": 0.9}) if p["rule"] == "momentum" else (getattr(optim, p["rule"]), {})
     optimizer = rule(parameters, p["lr"], **options)
@@ -182,15 +182,15 @@ def optimizer_step(a, p, contestant):
 
 
 @_OWN
-def affine_forward(a, p, contestant):
+def _affine_forward(a, p, contestant):
     linear, out = floor("linear"), np.empty((p["n"], p["m"]), np.float32)
     return lambda: linear.affine_forward(a["x"], a["w"], a["b"], out=out)
 
 
 @_OWN
-def affine_training(a, p, contestant):
+def _affine_training(a, p, contestant):
     linear, dx, dw = floor("linear"), _buffer(a["x"]), _buffer(a["w"])
-    forward = affine_forward(a, p, contestant)
+    forward = _affine_forward(a, p, contestant)
 
     def run():
         dout = a["dout"]
@@ -201,7 +201,7 @@ def affine_training(a, p, contestant):
 
 
 @_OWN
-def training_step(a, p, contestant):
+def _training_step(a, p, contestant):
     net = nets.NETS[p["net"]]()
     optimizer = optim.SGD(nn.FlatParameters(net), p["lr"], momentum=p["momentum"])
     net.train()
@@ -215,11 +215,11 @@ def training_step(a, p, contestant):
     return run
 
 
-WORKS["step_memory", "fastcnn"] = training_step
+WORKS["step_memory", "fastcnn"] = _training_step
 
 
 @_OWN
-def inference(a, p, contestant):
+def _inference(a, p, contestant):
     net = nets.NETS[p["net"]]().eval()
     run = net.inference() if contestant == "fastcnn" and hasattr(net, "inference") else net.forward
     return lambda: run(a["x"])

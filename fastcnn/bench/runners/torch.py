@@ -37,7 +37,7 @@ def _without_gradients(function):
 
 
 @_LAYOUTS
-def conv_forward(a, p, contestant):
+def _conv_forward(a, p, contestant):
     import torch
 
     x, w = _tensors(a, contestant, "x", "w")
@@ -54,20 +54,20 @@ def _conv_backward(a, p, contestant, wanted):
 
 
 @_LAYOUTS
-def conv_backward_input(a, p, contestant):
+def _conv_backward_input(a, p, contestant):
     run = _conv_backward(a, p, contestant, (True, False, False))
     return lambda: run()[0]
 
 
 @_LAYOUTS
-def conv_backward_filter(a, p, contestant):
+def _conv_backward_filter(a, p, contestant):
     run = _conv_backward(a, p, contestant, (False, True, False))
     return lambda: run()[1]
 
 
 @_LAYOUTS
-def conv_training(a, p, contestant):
-    forward = conv_forward(a, p, contestant)
+def _conv_training(a, p, contestant):
+    forward = _conv_forward(a, p, contestant)
     backward = _conv_backward(a, p, contestant, (True, True, False))
     return lambda: (forward(), *backward()[:2])
 
@@ -129,19 +129,19 @@ def _batchnorm_relu(p):
 
 
 @_LAYOUTS
-def batchnorm_relu_forward(a, p, contestant):
+def _batchnorm_relu_forward(a, p, contestant):
     tensors, run = _tensors(a, contestant, "x", "gamma", "beta"), _batchnorm_relu(p)
     return _without_gradients(lambda: run(*tensors))
 
 
 @_LAYOUTS
-def batchnorm_relu_training(a, p, contestant):
+def _batchnorm_relu_training(a, p, contestant):
     *tensors, dout = _tensors(a, contestant, "x", "gamma", "beta", "dout")
     return _training(_batchnorm_relu(p), tensors, dout)
 
 
 @_LAYOUTS
-def groupnorm_training(a, p, contestant):
+def _groupnorm_training(a, p, contestant):
     import torch
 
     *tensors, dout = _tensors(a, contestant, "x", "gamma", "beta", "dout")
@@ -149,7 +149,7 @@ def groupnorm_training(a, p, contestant):
 
 
 @_EAGER
-def activation_training(a, p, contestant):
+def _activation_training(a, p, contestant):
     import torch
 
     x, dout = _tensors(a, contestant, "x", "dout")
@@ -159,7 +159,7 @@ def activation_training(a, p, contestant):
 
 
 @_EAGER
-def add_relu_training(a, p, contestant):
+def _add_relu_training(a, p, contestant):
     import torch
 
     x, other, dout = _tensors(a, contestant, "x", "other", "dout")
@@ -168,7 +168,7 @@ def add_relu_training(a, p, contestant):
 
 
 @_EAGER
-def dropout_training(a, p, contestant):
+def _dropout_training(a, p, contestant):
     import torch
 
     x, dout = _tensors(a, contestant, "x", "dout")
@@ -176,7 +176,7 @@ def dropout_training(a, p, contestant):
 
 
 @_EAGER
-def cross_entropy(a, p, contestant):
+def _cross_entropy(a, p, contestant):
     import torch
 
     x, y = _tensors(a, contestant, "x", "y")
@@ -184,7 +184,7 @@ def cross_entropy(a, p, contestant):
 
 
 @_EAGER
-def optimizer_step(a, p, contestant):
+def _optimizer_step(a, p, contestant):
     import torch
 
     (w,) = _tensors({"w": a["w"].copy()}, contestant, "w")
@@ -204,7 +204,7 @@ def optimizer_step(a, p, contestant):
 
 
 @_EAGER
-def affine_forward(a, p, contestant):
+def _affine_forward(a, p, contestant):
     import torch
 
     x, w, b = _tensors(a, contestant, "x", "w", "b")
@@ -212,7 +212,7 @@ def affine_forward(a, p, contestant):
 
 
 @_EAGER
-def affine_training(a, p, contestant):
+def _affine_training(a, p, contestant):
     import torch
 
     *tensors, dout = _tensors(a, contestant, "x", "w", "b", "dout")
@@ -282,7 +282,7 @@ def _net(a, p, contestant):
 
 
 @WORKS.by("torch", "torch channels_last", "torch.compile", "torch bf16")
-def training_step(a, p, contestant):
+def _training_step(a, p, contestant):
     import torch
 
     net, x = _net(a, p, contestant)
@@ -302,11 +302,11 @@ def training_step(a, p, contestant):
 
 
 for _name in ("torch", "torch channels_last"):
-    WORKS["step_memory", _name] = training_step
+    WORKS["step_memory", _name] = _training_step
 
 
 @WORKS.by("torch", "torch channels_last", "torch.compile")
-def inference(a, p, contestant):
+def _inference(a, p, contestant):
     import torch
 
     net, x = _net(a, p, contestant)
