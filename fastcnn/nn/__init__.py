@@ -1,6 +1,6 @@
 """Stateful layers, initialisers and networks."""
 
-from fastcnn.nn import initialisers
+from fastcnn.nn import initialisers, memory
 from fastcnn.nn.flat import FlatParameters
 from fastcnn.nn.layers import (
     AvgPool2d,
@@ -34,6 +34,7 @@ __all__ = [
     "Residual",
     "Sequential",
     "initialisers",
+    "memory",
     "resnet18",
     "resnet20",
     "small_cnn",

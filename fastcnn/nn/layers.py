@@ -1,12 +1,14 @@
 """Stateful layers: each owns parameters, their gradients and its buffers, so that a step allocates next to nothing."""
 
+import itertools
+
 import numpy as np
 
-from fastcnn import layers
 from fastcnn.common.philox import derive_key
 from fastcnn.layers import checks
 from fastcnn.layers.backend import floor
 from fastcnn.nn import initialisers
+from fastcnn.nn.memory import shared
 from fastcnn.nn.module import Module, Parameter
 
 
@@ -45,12 +47,20 @@ class Conv2d(Module):
         return filters, *checks.window(shape[1:], kernel, self.stride, self.padding, self.dilation)
 
     def forward(self, x):
+        return self._done(self._convolve(floor("conv").conv_forward, x))
+
+    def forward_moments(self, x):
+        """The output, and the mean and biased variance of each of its channels, gathered on the way."""
+        out, mean, var = self._convolve(floor("conv").conv_moments_forward, x)
+        return self._done(out), mean, var
+
+    def _convolve(self, convolution, x):
         x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
+        checks.shape("x", x, (len(x), self.weight.data.shape[1] * self.groups, *x.shape[2:]))
         bias = None if self.bias is None else self.bias.data
-        out = self._buffer("out", (len(x), *self.output_shape(x.shape[1:])), x.dtype)
-        self._out = layers.conv_forward(x, self.weight.data, bias, out=out, **self._geometry())[0]
-        return self._out
+        out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
+        return convolution(x, self.weight.data, bias, **self._geometry(), out=out)
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
@@ -59,7 +69,7 @@ class Conv2d(Module):
         if self.bias is not None:
             conv.conv_backward_bias(dout, out=self.bias.grad)
         if need_dx:
-            dx = self._buffer("dx", x.shape, x.dtype)
+            dx = self.memory.take(x.shape, x.dtype)
             return conv.conv_backward_input(dout, weight.data, x.shape, **geometry, out=dx)
 
     def _geometry(self):
@@ -87,9 +97,8 @@ class Linear(Module):
         checks.rank("x", x, "(N, D)")
         checks.shape("x", x, (len(x), self.weight.data.shape[0]))
         bias = None if self.bias is None else self.bias.data
-        out = self._buffer("out", (len(x), self.weight.data.shape[1]), x.dtype)
-        self._out = floor("linear").affine_forward(x, self.weight.data, bias, out=out)
-        return self._out
+        out = self._output(x, (len(x), self.weight.data.shape[1]))
+        return self._done(floor("linear").affine_forward(x, self.weight.data, bias, out=out))
 
     def backward(self, dout, need_dx=True):
         dout, linear = self._output_gradient(dout), floor("linear")
@@ -97,7 +106,7 @@ class Linear(Module):
         if self.bias is not None:
             linear.affine_backward_bias(dout, out=self.bias.grad)
         if need_dx:
-            dx = self._buffer("dx", self._x.shape, self._x.dtype)
+            dx = self.memory.take(self._x.shape, self._x.dtype)
             return linear.affine_backward_input(dout, self.weight.data, out=dx)
 
 
@@ -122,31 +131,51 @@ class BatchNorm2d(Module):
         self.bias = Parameter(initialisers.constant(channels, 0, dtype))
         self.running_mean, self.running_var = np.zeros(channels, dtype), np.ones(channels, dtype)
 
-    def forward(self, x):
+    def forward(self, x, moments=None):
+        """`moments`: mean and variance of x's channels, where they are known already."""
+        return self._normalise(x, None, moments, self.relu)
+
+    def forward_residual(self, x, add, moments=None):
+        if self.relu:
+            return super().forward_residual(x, add)
+        return self._normalise(x, add, moments, True)
+
+    def _normalise(self, x, add, moments, relu):
         x = self._input(x)
         checks.at_least_2d("x", x)
         checks.shape("x", x, (len(x), len(self.weight.data), *x.shape[2:]))
-        norm, parameters = floor("norm"), (self.weight.data, self.bias.data)
-        self._out = out = self._buffer("out", x.shape, x.dtype)
-        self._in_training = self.training
-        if not self.training:
-            self._moments = self.running_mean, self.running_var
-            return norm.batchnorm_inference(x, *parameters, *self._moments, self.eps, self.relu, out)
-        _, *self._moments = norm.batchnorm_forward(x, *parameters, self.eps, self.relu, out)
-        if x.size:
-            for running, batch in zip((self.running_mean, self.running_var), self._moments, strict=True):
+        checks.shape("shortcut", add, x.shape)
+        self._in_training, norm, more = self.training, floor("norm"), "" if add is None else "_add"
+        arrays = (x, *(() if add is None else (add,)), self.weight.data, self.bias.data)
+        given = moments if self.training else (self.running_mean, self.running_var)
+        if given is None:
+            forward = getattr(norm, f"batchnorm{more}_forward")
+            out, *given = forward(*arrays, self.eps, relu, self._output(x))
+        else:
+            out = getattr(norm, f"batchnorm{more}_inference")(*arrays, *given, self.eps, relu, self._output(x))
+        self._moments = given
+        if self.training and x.size:
+            for running, batch in zip((self.running_mean, self.running_var), given, strict=True):
                 # In one assignment: an interrupt must not leave it half done.
                 running[...] = self.momentum * running + (1 - self.momentum) * batch
-        return out
+        return self._done(out)
 
     def backward(self, dout, need_dx=True):
         dout, norm = self._output_gradient(dout), floor("norm")
-        dx = self._buffer("dx", dout.shape, dout.dtype)
         function = norm.batchnorm_backward if self._in_training else norm.batchnorm_inference_backward
-        parameters = (self.weight.data, self.bias.data)
-        dx, dgamma, dbeta = function(dout, self._x, *parameters, *self._moments, self.eps, self.relu, dx)
-        self.weight.grad[...], self.bias.grad[...] = dgamma, dbeta
+        arrays, out = (dout, self._x, self.weight.data, self.bias.data, *self._moments), self.memory.over(dout)
+        dx, self.weight.grad[...], self.bias.grad[...] = function(*arrays, self.eps, self.relu, out)
         return dx if need_dx else None
+
+    def backward_residual(self, dout, need_dx=True):
+        if self.relu:
+            return super().backward_residual(dout, need_dx)
+        dout, norm = self._output_gradient(dout), floor("norm")
+        function = norm.batchnorm_add_backward if self._in_training else norm.batchnorm_add_inference_backward
+        arrays = dout, self._x, self._out, self.weight.data, *self._moments
+        out = self.memory.take(dout.shape, dout.dtype), self.memory.over(dout)
+        dx, dadd, self.weight.grad[...], self.bias.grad[...] = function(*arrays, self.eps, True, out)
+        return dx if need_dx else None, dadd
 
 
 class ReLU(Module):
@@ -154,14 +183,12 @@ class ReLU(Module):
 
     def forward(self, x):
         x = self._input(x)
-        self._out = floor("activation").relu_forward(x, out=self._buffer("out", x.shape, x.dtype))
-        return self._out
+        return self._done(floor("activation").relu_forward(x, out=self._output(x)))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         if need_dx:
-            out = self._buffer("dx", dout.shape, dout.dtype)
-            return floor("activation").relu_backward(dout, self._x, out=out)
+            return floor("activation").relu_backward(dout, self._x, out=self.memory.over(dout))
 
 
 class MaxPool2d(Module):
@@ -176,14 +203,13 @@ class MaxPool2d(Module):
     def forward(self, x):
         x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
-        out = self._buffer("out", (len(x), *self.output_shape(x.shape[1:])), x.dtype)
-        self._out = floor("pool").max_pool_forward(x, self.size, self.stride, self.padding, out)
-        return self._out
+        out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
+        return self._done(floor("pool").max_pool_forward(x, self.size, self.stride, self.padding, out))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         if need_dx:
-            out = self._buffer("dx", self._x.shape, self._x.dtype)
+            out = self.memory.take(self._x.shape, self._x.dtype)
             return floor("pool").max_pool_backward(dout, self._x, self.size, self.stride, self.padding, out)
 
 
@@ -199,14 +225,13 @@ class AvgPool2d(Module):
     def forward(self, x):
         x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
-        out = self._buffer("out", (len(x), *self.output_shape(x.shape[1:])), x.dtype)
-        self._out = floor("pool").avg_pool_forward(x, self.size, self.stride, self.padding, out)
-        return self._out
+        out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
+        return self._done(floor("pool").avg_pool_forward(x, self.size, self.stride, self.padding, out))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         if need_dx:
-            out = self._buffer("dx", self._x.shape, self._x.dtype)
+            out = self.memory.take(self._x.shape, self._x.dtype)
             return floor("pool").avg_pool_backward(dout, self._x.shape, self.size, self.stride, self.padding, out)
 
 
@@ -220,14 +245,12 @@ class GlobalAvgPool2d(Module):
         x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
         checks.window(x.shape[2:], (1, 1), (1, 1), (0, 0))
-        out = self._buffer("out", x.shape[:2], x.dtype)
-        self._out = floor("pool").global_avg_pool_forward(x, out)
-        return self._out
+        return self._done(floor("pool").global_avg_pool_forward(x, self._output(x, x.shape[:2])))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         if need_dx:
-            out = self._buffer("dx", self._x.shape, self._x.dtype)
+            out = self.memory.take(self._x.shape, self._x.dtype)
             return floor("pool").global_avg_pool_backward(dout, self._x.shape, out)
 
 
@@ -248,22 +271,19 @@ class Dropout(Module):
         self.keep, self.key, self.step = 1 - drop, checks.integer("key", key, 0, 2**64 - 1), 0
 
     def forward(self, x):
-        self._out = x = self._input(x)
+        x = self._input(x)
         self._active = self.training and self.keep < 1
         if not self._active:
-            return x
+            return self._done(x)
         self.step += 1
         self._step_key = derive_key(self.key, self.step)
-        out = self._buffer("out", x.shape, x.dtype)
-        self._out = floor("dropout").dropout_forward(x, self.keep, self._step_key, out)
-        return self._out
+        return self._done(floor("dropout").dropout_forward(x, self.keep, self._step_key, self._output(x)))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         if not self._active or not need_dx:
             return dout if need_dx else None
-        out = self._buffer("dx", dout.shape, dout.dtype)
-        return floor("dropout").dropout_backward(dout, self.keep, self._step_key, out)
+        return floor("dropout").dropout_backward(dout, self.keep, self._step_key, self.memory.over(dout))
 
 
 class Flatten(Module):
@@ -275,8 +295,7 @@ class Flatten(Module):
     def forward(self, x):
         x = self._input(x)
         checks.at_least_2d("x", x)
-        self._out = x.reshape(len(x), *self.output_shape(x.shape[1:]))
-        return self._out
+        return self._done(x.reshape(len(x), *self.output_shape(x.shape[1:])))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
@@ -303,14 +322,45 @@ class Sequential(Module):
         return tuple(shape)
 
     def forward(self, x):
+        with self.memory.passing(x) as x:
+            x, moments = self._all_but_last(x)
+            return self.layers[-1].forward(x, **moments) if self.layers else x
+
+    def forward_residual(self, x, add):
+        if not self.layers:
+            return super().forward_residual(x, add)
+        with self.memory.passing(x) as x:
+            x, moments = self._all_but_last(x)
+            return self.layers[-1].forward_residual(x, shared(add), **moments)
+
+    def _all_but_last(self, x):
+        """What the last layer is given: its x, and the moments of that if it normalises with them."""
+        moments = {}
         for layer in self.layers:
-            x = layer.forward(x)
-        return x
+            layer._memory = self.memory
+        for layer, following in itertools.pairwise(self.layers):
+            if isinstance(layer, Conv2d) and isinstance(following, BatchNorm2d) and following.training:
+                x, *pair = layer.forward_moments(x)
+                moments = {"moments": pair}
+            else:
+                x, moments = layer.forward(x, **moments), {}
+        return x, moments
 
     def backward(self, dout, need_dx=True):
-        for i, layer in reversed(list(enumerate(self.layers))):
-            dout = layer.backward(dout, need_dx or i > 0)
-        return dout
+        with self.memory.passing(dout) as dout:
+            for i in reversed(range(len(self.layers))):
+                dout = self.layers[i].backward(dout, need_dx or i > 0)
+            return dout
+
+    def backward_residual(self, dout, need_dx=True):
+        if not self.layers:
+            return super().backward_residual(dout, need_dx)
+        with self.memory.passing(dout) as dout:
+            last = len(self.layers) - 1
+            dout, dadd = self.layers[last].backward_residual(dout, need_dx or last > 0)
+            for i in reversed(range(last)):
+                dout = self.layers[i].backward(dout, need_dx or i > 0)
+            return dout, dadd
 
 
 class Residual(Module):
@@ -332,22 +382,19 @@ class Residual(Module):
         return tuple(self.main.output_shape(shape))
 
     def forward(self, x):
-        x = self._input(x)
-        branch, shortcut = self.main.forward(x), self.shortcut.forward(x) if self.shortcut else x
-        checks.shape("shortcut", shortcut, branch.shape)
-        out = self._buffer("out", branch.shape, branch.dtype)
-        self._out = floor("activation").add_forward(branch, shortcut, relu=True, out=out)
-        return self._out
+        with self.memory.passing(x) as x:
+            for branch in self.children().values():
+                branch._memory = self.memory
+            (x,) = checks.floats(x=shared(x))
+            return self.main.forward_residual(x, self.shortcut.forward(x) if self.shortcut else x)
 
     def backward(self, dout, need_dx=True):
-        dout = self._output_gradient(dout)
-        out = self._buffer("dsum", dout.shape, dout.dtype)
-        dsum = floor("activation").relu_backward(dout, self._out, out=out)
-        dx = self.main.backward(dsum, need_dx)
-        dshortcut = self.shortcut.backward(dsum, need_dx) if self.shortcut else dsum
-        if need_dx:
-            out = self._buffer("dx", dx.shape, dx.dtype)
-            return floor("activation").add_forward(dx, dshortcut, out=out)
+        with self.memory.passing(dout) as dout:
+            dx, dadd = self.main.backward_residual(dout, need_dx)
+            if self.shortcut:
+                dadd = self.shortcut.backward(dadd, need_dx)
+            if need_dx:
+                return floor("activation").add_forward(dx, dadd, out=self.memory.over(dx))
 
 
 def _pooling_window(kernel_size, stride, padding):

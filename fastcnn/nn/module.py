@@ -1,8 +1,15 @@
 """What every stateful layer is: parameters with gradients, statistics, buffers that outlive a step, and two passes."""
 
+import math
+
 import numpy as np
 
 from fastcnn.layers import checks
+from fastcnn.layers.backend import floor
+from fastcnn.nn.memory import Memory, aligned, shared
+
+# What a pass leaves in a layer; a copy of the layer starts without.
+_WORK = frozenset({"_x", "_out", "_moments", "_buffers", "_memory"})
 
 
 class Parameter:
@@ -28,10 +35,17 @@ class Module:
 
     A subclass defines `forward(x)`, `backward(dout, need_dx)` and `output_shape(shape)`. Parameters are attributes of
     type `Parameter`, sub-layers attributes of type `Module`; arrays that are saved but not learned are named in
-    `statistics`. What `forward` and `backward` return is valid until the same layer runs again.
+    `statistics`.
+
+    While `gradients` is set, a layer's output lies in a buffer of its own, where the backward pass finds it: what
+    `forward` returns is valid until the same layer runs again. All else, gradients and the outputs of nets in test
+    mode, lies in memory that the layers of a container share: an array is the caller's for as long as it is kept, and
+    its memory is used again after that. Within a pass of a container layers write over what was handed to them where
+    they can, but never over what the container's caller holds.
     """
 
     training = True
+    gradients = True
     statistics = ()
     _x = _out = None  # input and output of the last forward pass, None while there is none
 
@@ -45,6 +59,19 @@ class Module:
     def backward(self, dout, need_dx=True):
         """Write the gradients of the parameters; return the gradient of the input, or None without `need_dx`."""
         raise NotImplementedError
+
+    def forward_residual(self, x, add):
+        """max(forward(x) + add, 0), the end of a residual block whose main branch this is."""
+        branch = self.forward(x)
+        checks.shape("shortcut", add, branch.shape)
+        out = self._buffer("sum", branch.shape, branch.dtype) if self.gradients else self.memory.over(branch)
+        return self._done(floor("activation").add_forward(branch, add, relu=True, out=out))
+
+    def backward_residual(self, dout, need_dx=True):
+        """The gradients of x (None without `need_dx`) and `add` of `forward_residual`."""
+        dout = self._output_gradient(dout)
+        dadd = floor("activation").relu_backward(dout, self._out, out=self.memory.over(dout))
+        return self.backward(shared(dadd), need_dx), dadd
 
     def output_shape(self, shape):
         """Shape of one image's output for an input of `shape` (both without the batch axis); by default the same."""
@@ -70,13 +97,25 @@ class Module:
 
     def train(self, mode=True):
         """Switch this layer and all below it to training (or, with False, test) behaviour."""
+        return self._switch(mode, mode)
+
+    def eval(self, gradients=False):
+        """Switch to test behaviour; with `gradients`, forward passes keep what a backward pass needs.
+
+        Without, outputs share memory, two or three of the largest in all, and there is no backward pass.
+        """
+        return self._switch(False, gradients)
+
+    def _switch(self, training, gradients):
         for module in self.modules():
-            module.training = mode
+            module.training, module.gradients = training, gradients
         return self
 
-    def eval(self):
-        """Switch to test behaviour."""
-        return self.train(False)
+    def inference(self):
+        """A snapshot of this net for inference, faster than the net itself: an `nn.Inference`."""
+        from fastcnn.nn.inference import Inference  # which is made of layers, as those are of modules
+
+        return Inference(self)
 
     def state_dict(self, prefix=""):
         """All parameters and statistics by name; the arrays themselves, not copies."""
@@ -106,19 +145,42 @@ class Module:
         for name, array in own.items():
             array[...] = given[name]
 
+    @property
+    def memory(self):
+        """Where the layer borrows memory: its container's, once that has run, or its own."""
+        if "_memory" not in self.__dict__:
+            self._memory = Memory()
+        return self._memory
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name not in _WORK}
+
     def _input(self, x):
         """x as the floors need it, a plain array of the parameters' dtype; begins a forward pass."""
+        self._x = self._out = None
         (x,) = checks.floats(x=x)
         for value in vars(self).values():
             if isinstance(value, Parameter) and value.data.dtype != x.dtype:
                 raise TypeError(f"x: expected {value.data.dtype}, as the layer's parameters, got {x.dtype}")
-        self._x, self._out = x, None
+        self._x = x if self.gradients else None
         return x
+
+    def _output(self, x, shape=None):
+        """The array that the output for x goes to; `shape`: of outputs for which x itself is not to be used."""
+        if self.gradients:
+            return self._buffer("out", x.shape if shape is None else shape, x.dtype)
+        return self.memory.over(x) if shape is None else self.memory.take(shape, x.dtype)
+
+    def _done(self, out):
+        """`out`, the output; ends a forward pass."""
+        self._out = out if self.gradients else None
+        return out
 
     def _output_gradient(self, dout):
         """dout as the floors need it, of the dtype and shape of the last output."""
         if self._out is None:
-            raise RuntimeError("a backward pass needs a forward pass before it")
+            kept = "" if self.gradients else ", and one that keeps what it needs: train(), or eval(gradients=True)"
+            raise RuntimeError(f"a backward pass needs a forward pass before it{kept}")
         (dout,) = checks.floats(dout=dout)
         checks.shape("dout", dout, self._out.shape)
         if dout.dtype != self._out.dtype:
@@ -128,8 +190,10 @@ class Module:
     def _buffer(self, name, shape, dtype):
         """An array of this shape that belongs to the layer; the memory is that of the last call where it suffices."""
         buffers = self.__dict__.setdefault("_buffers", {})
-        size = int(np.prod(shape))
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         memory = buffers.get(name)
-        if memory is None or memory.size < size or memory.dtype != dtype:
-            memory = buffers[name] = np.empty(size, dtype)
-        return memory[:size].reshape(shape)
+        if memory is None or memory.size < size:
+            memory = None
+            buffers[name] = None  # before there is another
+            memory = buffers[name] = aligned(size)
+        return memory[:size].view(dtype).reshape(shape)

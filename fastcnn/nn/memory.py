@@ -1,0 +1,89 @@
+"""Memory for arrays that live briefly: gradients on their way back, activations that no backward pass needs."""
+
+import contextlib
+import math
+
+import numpy as np
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vectors
+
+
+def aligned(size):
+    """`size` bytes of memory that begin at a cache line."""
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT
+    return memory[first : first + size]
+
+
+class _Lease:
+    """What an array taken from a `Memory` stands on: when the array and all its views are gone, the memory is free."""
+
+    __slots__ = ("__array_interface__", "_chunk", "memory")
+
+    def __init__(self, memory, chunk, shape, dtype):
+        self.memory, self._chunk = memory, chunk
+        data = (chunk.ctypes.data, False)
+        self.__array_interface__ = {"shape": tuple(shape), "typestr": dtype.str, "data": data, "version": 3}
+
+    def __del__(self):
+        self.memory.free.append(self._chunk)
+
+
+class Memory:
+    """Lends memory to arrays, and lends it again once they are gone: the layers of a net share one.
+
+    A backward pass then needs as many buffers as there are gradients at a time, two or three, and none of them is
+    allocated a second time.
+    """
+
+    def __init__(self):
+        self.free = []
+        self._passing = False
+
+    def __reduce__(self):
+        return Memory, ()  # a copy of a net has memory of its own
+
+    def take(self, shape, dtype):
+        """An uninitialised C-contiguous array, in the smallest free memory that suffices.
+
+        If none suffices, the largest is given up for a larger one: nets whose gradients grow from layer to layer do not
+        collect memory of every size.
+        """
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        sizes = [chunk.size for chunk in self.free]
+        fitting = [length for length in sizes if length >= size]
+        chunk = self.free.pop(sizes.index(min(fitting) if fitting else max(sizes))) if sizes else None
+        if chunk is None or chunk.size < size:
+            chunk = None  # before there is another
+            chunk = aligned(size)
+        return np.asarray(_Lease(self, chunk, shape, dtype))
+
+    @contextlib.contextmanager
+    def passing(self, array):
+        """A pass of a container: within it layers may write over arrays of this memory that are handed to them.
+
+        Gives the array to begin with: read-only for the outermost container, since whoever called it may still need it.
+        """
+        outermost, self._passing = not self._passing, True
+        try:
+            yield shared(array) if outermost else array
+        finally:
+            self._passing = not outermost
+
+    def over(self, array):
+        """An array like this one: itself if it may be written over, otherwise another."""
+        base = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        own = self._passing and array.flags.carray and isinstance(base, _Lease) and base.memory is self
+        return array if own else self.take(array.shape, array.dtype)
+
+
+def shared(array):
+    """A view of the array that says by being read-only: still needed, not to be written over."""
+    if not isinstance(array, np.ndarray):
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view
