@@ -1,14 +1,15 @@
-"""Moving numbers between buffers faster than compiled indexing does: a straight copy and an 8 x 8 transpose.
+"""Moving numbers faster than compiled indexing does: a straight copy, an 8 x 8 transpose, and prefetching.
 
 Indices are trusted: nothing is checked or wrapped around.
 """
 
 from llvmlite import ir
 from numba import types
-from numba.core import config
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 BLOCK = 8  # rows and columns that `transpose_block` takes
+CACHE_LINE = 64  # bytes
 
 
 def pointer_to(context, builder, array_type, array, index):
@@ -34,6 +35,25 @@ def _copy_run(typingctx, target, t, source, s, count):
     return types.void(target, types.intp, source, types.intp, types.intp), codegen
 
 
+def transposed(builder, rows):
+    """In an intrinsic: the columns of BLOCK vectors of BLOCK elements."""
+
+    def shuffle(a, b, order):
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), order))
+
+    # Each round exchanges the off-diagonal quarters of blocks of 2, 4 and 8 rows.
+    for width in (1, 2, 4):
+        mixed = list(rows)
+        for i in range(BLOCK):
+            if i & width == 0:
+                low = [j if j & width == 0 else BLOCK + j - width for j in range(BLOCK)]
+                high = [j + width if j & width == 0 else BLOCK + j for j in range(BLOCK)]
+                mixed[i] = shuffle(rows[i], rows[i + width], low)
+                mixed[i + width] = shuffle(rows[i], rows[i + width], high)
+        rows = mixed
+    return rows
+
+
 @intrinsic
 def _transpose_block(typingctx, source, s, source_step, target, t, target_step):
     """target[t + j target_step + i] = source[s + i source_step + j] for i, j < BLOCK."""
@@ -48,21 +68,7 @@ def _transpose_block(typingctx, source, s, source_step, target, t, target_step):
             pointer = pointer_to(context, builder, signature.args[array], args[array], offset)
             return builder.bitcast(pointer, vector.as_pointer())
 
-        def shuffle(a, b, order):
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), order)
-            return builder.shuffle_vector(a, b, mask)
-
-        rows = [builder.load(row(0, 1, 2, i), align=align) for i in range(BLOCK)]
-        # Each round exchanges the off-diagonal quarters of blocks of 2, 4 and 8 rows.
-        for width in (1, 2, 4):
-            mixed = list(rows)
-            for i in range(BLOCK):
-                if i & width == 0:
-                    low = [j if j & width == 0 else BLOCK + j - width for j in range(BLOCK)]
-                    high = [j + width if j & width == 0 else BLOCK + j for j in range(BLOCK)]
-                    mixed[i] = shuffle(rows[i], rows[i + width], low)
-                    mixed[i + width] = shuffle(rows[i], rows[i + width], high)
-            rows = mixed
+        rows = transposed(builder, [builder.load(row(0, 1, 2, i), align=align) for i in range(BLOCK)])
         for j in range(BLOCK):
             builder.store(rows[j], row(3, 4, 5, j), align=align)
         return context.get_dummy_value()
@@ -70,6 +76,29 @@ def _transpose_block(typingctx, source, s, source_step, target, t, target_step):
     if not (_flat(target) and _flat(source) and target.dtype == source.dtype):
         return None
     return types.void(source, types.intp, types.intp, target, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _prefetch(typingctx, source, s, count):
+    """Start loading source[s : s + count] into cache. Only a hint: any position is allowed, none is an error."""
+
+    def codegen(context, builder, signature, args):
+        flag, raw = ir.IntType(32), ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [raw, flag, flag, flag]), "llvm.prefetch.p0i8"
+        )
+        size, itemsize = args[1].type, signature.args[0].dtype.bitwidth // 8
+        first = builder.bitcast(pointer_to(context, builder, signature.args[0], args[0], args[1]), raw)
+        length = builder.mul(args[2], ir.Constant(size, itemsize))
+        line = ir.Constant(size, CACHE_LINE)
+        with cgutils.for_range_slice(builder, ir.Constant(size, 0), length, line, inc=True) as (offset, _):
+            for_reading, near, data = ir.Constant(flag, 0), ir.Constant(flag, 2), ir.Constant(flag, 1)
+            builder.call(function, [builder.gep(first, [offset]), for_reading, near, data])
+        return context.get_dummy_value()
+
+    if not _flat(source):
+        return None
+    return types.void(source, types.intp, types.intp), codegen
 
 
 def _flat(array):
@@ -87,6 +116,11 @@ def _transpose_block_python(source, s, source_step, target, t, target_step):
         column[:] = source[s + i * source_step :][:BLOCK]
 
 
+def _prefetch_python(source, s, count):
+    pass
+
+
 # With JIT disabled kernels call the stand-ins.
+prefetch = _prefetch_python if config.DISABLE_JIT else _prefetch
 copy_run = _copy_run_python if config.DISABLE_JIT else _copy_run
 transpose_block = _transpose_block_python if config.DISABLE_JIT else _transpose_block

@@ -55,8 +55,9 @@ class Vectors:
 
     def first_lanes(self, count):
         """A mask of the lanes below `count`, which may be negative or more than there are."""
-        counting = ir.Constant(ir.VectorType(self.size, self.lanes), [self.index(i) for i in range(self.lanes)])
-        return self.builder.icmp_signed("<", counting, self.spread(count))
+        narrow = ir.IntType(32)  # the fewer bits, the fewer instructions; a run is shorter than 2**31
+        counting = ir.Constant(ir.VectorType(narrow, self.lanes), [ir.Constant(narrow, i) for i in range(self.lanes)])
+        return self.builder.icmp_signed("<", counting, self.spread(self.builder.trunc(count, narrow)))
 
     def constant_mask(self, lanes):
         return ir.Constant(ir.VectorType(ir.IntType(1), self.lanes), [int(lane) for lane in lanes])

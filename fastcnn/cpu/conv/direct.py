@@ -20,56 +20,39 @@ from fastcnn.cpu.dots import A_ROWS, B_ROWS, dot_tile
 from fastcnn.cpu.gemm import DEPTH
 from fastcnn.cpu.jit import jit, parallel
 from fastcnn.cpu.microkernel import ROWS, columns, multiply_tile, tile_columns, tile_lanes
+from fastcnn.cpu.moves import prefetch
 
 LINE = 1024  # pixels of a line in the filter gradient
+AT_ONCE = 64  # filters whose lines are in cache with those of the channels
 
 
 def forward(x, w, stride, pad, dilation, groups, end, out):
     """`conv_forward` by this algorithm; writes all of its last argument and returns the moments of its blocks."""
-    if w.shape[2:] == (1, 1) and stride == (1, 1) and pad == (0, 0):
-        x, out = (a.reshape(*a.shape[:2], 1, a.shape[2] * a.shape[3]) for a in (x, out))  # rows as long as can be
-    filters, channels = len(w) // groups, w.shape[1]
-    taps = _taps(
-        [(k * d - p, k) for k, d, p in _axis(w, dilation, pad, 0)],
-        [(k * d - p, k) for k, d, p in _axis(w, dilation, pad, 1)],
-        w,
-    )
-    panels = _pack(w, groups, filters, channels, taps, False)
-    return _correlate(x, panels, taps, stride, groups, filters, channels, end, out, (1, 1), (0, 0))
+    if _is_product(w.shape, stride, pad):
+        x, out = _in_one_row(x), _in_one_row(out)
+    phases = [(0, 0, _taps(w.shape, stride, pad, dilation))]
+    return _correlate(x, w, stride, groups, False, phases, (1, 1), end, out)
 
 
 def backward_input(dout, w, stride, pad, dilation, groups, dx):
     """`conv_backward_input` by this algorithm; writes all of its last argument."""
-    if w.shape[2:] == (1, 1) and stride == (1, 1) and pad == (0, 0):
-        dout, dx = (a.reshape(*a.shape[:2], 1, a.shape[2] * a.shape[3]) for a in (dout, dx))
-    channels, filters = w.shape[1], len(w) // groups
-    end = Epilogue(np.zeros(groups * channels, w.dtype), np.empty((0, 0, 0, 0), w.dtype))
-    for phase_h in range(min(stride[0], dx.shape[2])):
-        for phase_w in range(min(stride[1], dx.shape[3])):
-            axes = [
-                [
-                    ((phase + p - k * d) // s, k)
-                    for k, d, p in _axis(w, dilation, pad, axis)
-                    if (phase + p - k * d) % s == 0
-                ]
-                for axis, (phase, s) in enumerate(zip((phase_h, phase_w), stride))
-            ]
-            taps = _taps(*axes, w)
-            panels = _pack(w, groups, channels, filters, taps, True)
-            _correlate(dout, panels, taps, (1, 1), groups, channels, filters, end, dx, stride, (phase_h, phase_w))
+    if _is_product(w.shape, stride, pad):
+        dout, dx = _in_one_row(dout), _in_one_row(dx)
+    end = Epilogue(np.zeros(dx.shape[1], w.dtype), np.empty((0, 0, 0, 0), w.dtype))
+    phases = [
+        (phase_h, phase_w, _taps_of_phase(w.shape, stride, pad, dilation, (phase_h, phase_w)))
+        for phase_h in range(min(stride[0], dx.shape[2]))
+        for phase_w in range(min(stride[1], dx.shape[3]))
+    ]
+    _correlate(dout, w, (1, 1), groups, True, phases, stride, end, dx)
 
 
 def backward_filter(dout, x, stride, pad, dilation, groups, dw):
     """`conv_backward_filter` by this algorithm; writes all of its last argument."""
-    if dw.shape[2:] == (1, 1) and stride == (1, 1) and pad == (0, 0):
-        x, dout = (a.reshape(*a.shape[:2], 1, a.shape[2] * a.shape[3]) for a in (x, dout))
-    channels = dw.shape[1]
-    places = dout.size // max(1, dout.shape[1])
-    taps = _taps(
-        [(k * d - p, k) for k, d, p in _axis(dw, dilation, pad, 0)],
-        [(k * d - p, k) for k, d, p in _axis(dw, dilation, pad, 1)],
-        dw,
-    )
+    if _is_product(dw.shape, stride, pad):
+        x, dout = _in_one_row(x), _in_one_row(dout)
+    channels, places = dw.shape[1], dout.size // max(1, dout.shape[1])
+    taps = _taps(dw.shape, stride, pad, dilation)
     pieces = max(1, min(16, 2**20 // max(1, dw.size), places // (2 * LINE)))
     # Channels whose lines fill half of a core's cache; and enough tasks where there are few pieces.
     some = max(1, min(channels, 2**17 // (LINE * len(taps)), -(-channels * pieces // 16)))
@@ -79,46 +62,54 @@ def backward_filter(dout, x, stride, pad, dilation, groups, dw):
     np.add.reduce(parts, axis=0, out=dw)  # in their order
 
 
-def _axis(w, dilation, pad, axis):
-    """(tap, dilation, padding) along one axis."""
-    return [(k, dilation[axis], pad[axis]) for k in range(w.shape[2 + axis])]
+def _is_product(w_shape, stride, pad):
+    """Whether each output pixel sees one pixel, at its own place."""
+    return w_shape[2:] == (1, 1) and stride == (1, 1) and pad == (0, 0)
 
 
-def _taps(vertical, horizontal, w):
-    """Rows (vertical offset, horizontal offset, number of the tap) for the taps (offset, index) along both axes."""
-    taps = [(dh, dw, kh * w.shape[3] + kw) for dh, kh in vertical for dw, kw in horizontal]
+def _in_one_row(images):
+    """Images whose rows are joined: runs of pixels can then be long."""
+    n, c, h, w = images.shape
+    return images.reshape(n, c, 1, h * w)
+
+
+def _taps(w_shape, stride, pad, dilation):
+    """Rows (vertical offset, horizontal offset, number): the pixel that a tap sees, from stride times output pixel."""
+    axes = [[(k * d - p, k) for k in range(size)] for size, d, p in zip(w_shape[2:], dilation, pad)]
+    return _product(axes, w_shape)
+
+
+def _taps_of_phase(w_shape, stride, pad, dilation, phase):
+    """The pixels of dout that pixel `stride i + phase` of dx went to, from pixel i."""
+    axes = [
+        [((first + p - k * d) // s, k) for k in range(size) if (first + p - k * d) % s == 0]
+        for size, s, p, d, first in zip(w_shape[2:], stride, pad, dilation, phase)
+    ]
+    return _product(axes, w_shape)
+
+
+def _product(axes, w_shape):
+    vertical, horizontal = axes
+    taps = [(dh, dw, kh * w_shape[3] + kw) for dh, kh in vertical for dw, kw in horizontal]
     return np.array(taps, np.intp).reshape(-1, 3)
 
 
-def _pack(w, groups, rows, depth, taps, turned):
-    """A panels [group][row panel][k][ROWS] with k = (channel, tap); `turned`: rows are w's second axis."""
-    row_panels = -(-rows // ROWS)
-    panels = np.empty(groups * row_panels * depth * len(taps) * ROWS, w.dtype)
+def _correlate(x, w, stride, groups, turned, phases, out_stride, end, out):
+    """out[:, :, a::s, b::s] = the correlation of x with the taps of a phase, for all `phases` (a, b, taps).
+
+    s is `out_stride`; with `turned`, the filters are w's second axis.
+    """
+    rows, depth = (w.shape[1], len(w) // groups) if turned else (len(w) // groups, w.shape[1])
+    taps = np.concatenate([taps for _, _, taps in phases]) if phases else np.empty((0, 3), np.intp)
+    panels = np.empty(groups * -(-rows // ROWS) * ROWS * depth * len(taps), w.dtype)
+    table, first = np.empty((len(phases), 4), np.intp), 0
+    for table_row, (a, b, its) in zip(table, phases):
+        table_row[:] = a, b, first, first + len(its)
+        first += len(its)
     if panels.size:
         flat = w.reshape(groups, -1, w.shape[1], w.shape[2] * w.shape[3])
-        _pack_panels(groups * row_panels, flat, rows, depth, np.ascontiguousarray(taps[:, 2]), turned, panels)
-    return panels
-
-
-@parallel
-def _pack_panels(task, w, rows, depth, taps, turned, panels):
-    row_panels = -(-rows // ROWS)
-    group, first = task // row_panels, task % row_panels * ROWS
-    place = task * depth * taps.size * ROWS
-    for k in range(depth):
-        for tap in taps:
-            for i in range(ROWS):
-                row = first + i
-                if row < rows:
-                    panels[place + i] = w[group, k, row, tap] if turned else w[group, row, k, tap]
-                else:
-                    panels[place + i] = 0
-            place += ROWS
-
-
-def _correlate(x, panels, taps, stride, groups, filters, channels, end, out, out_stride, out_first):
-    """out[:, :, a::s, b::s] = the correlation of x with packed filters, (a, b) = out_first, s = out_stride."""
-    grid = [-(-(size - first) // step) for size, first, step in zip(out.shape[2:], out_first, out_stride)]
+        _pack_panels(groups * -(-rows // ROWS), flat, rows, depth, taps, table, turned, panels)
+    grid = [-(-size // step) for size, step in zip(out.shape[2:], out_stride)]
     places = out.shape[0] * grid[0] * grid[1]
     # Wide enough to use packed weights well, narrow enough for some sixteen tasks.
     unit = columns(x.dtype)
@@ -126,10 +117,31 @@ def _correlate(x, panels, taps, stride, groups, filters, channels, end, out, out
     blocks = -(-places // width)
     moments = end.buffer(blocks, len(end.bias))
     _correlate_block(
-        blocks * groups, x, panels, taps, *stride, groups, filters, channels, *grid, width, end.bias, end.add,
-        end.relu, out, *out_stride, *out_first, moments,
+        blocks * groups, x, panels, taps, table, *stride, groups, rows, depth, *grid, width, end.bias, end.add,
+        end.relu, out, *out_stride, moments,
     )  # fmt: skip
     return moments
+
+
+@parallel
+def _pack_panels(task, w, rows, depth, taps, phases, turned, panels):
+    """A panels [phase][group][row panel][k][ROWS] with k = (channel, tap), one row panel of a group."""
+    row_panels = -(-rows // ROWS)
+    group, first = task // row_panels, task % row_panels * ROWS
+    groups = w.shape[0]
+    for phase in range(phases.shape[0]):
+        _, _, tap_first, tap_last = phases[phase]
+        count = tap_last - tap_first
+        place = (tap_first * groups * row_panels + task * count) * depth * ROWS
+        for k in range(depth):
+            for tap in taps[tap_first:tap_last, 2]:
+                for i in range(ROWS):
+                    row = first + i
+                    if row < rows:
+                        panels[place + i] = w[group, k, row, tap] if turned else w[group, row, k, tap]
+                    else:
+                        panels[place + i] = 0
+                place += ROWS
 
 
 @jit
@@ -158,51 +170,101 @@ def gather_taps(x, channel0, channels, taps, stride_h, stride_w, runs, panel, wi
             )
 
 
+@jit
+def fetch_ahead(x, channel0, channels, taps, stride_h, stride_w, runs):
+    """Start loading the pixels that `gather_taps` will read: they lie too far apart for the CPU to foresee."""
+    in_all, height, width = x.shape[1:]
+    pixels, last = x.reshape(-1), taps.shape[0] - 1
+    for r in range(runs.shape[0]):
+        _, length, image, oh, ow = runs[r]
+        top, left = oh * stride_h + taps[0, 0], ow * stride_w + taps[0, 1]
+        bottom, right = oh * stride_h + taps[last, 0], (ow + length - 1) * stride_w + taps[last, 1]
+        if r and runs[r - 1, 2] == image and runs[r - 1, 3] < oh:  # rows that the run before has seen
+            top = max(top, (oh - 1) * stride_h + taps[last, 0] + 1)
+        for c in range(channel0, channel0 + channels):
+            for ih in range(max(top, 0), min(bottom + 1, height)):
+                prefetch(pixels, ((image * in_all + c) * height + ih) * width + left, right - left + 1)
+
+
 @parallel
 def _correlate_block(
-    task, x, panels, taps, stride_h, stride_w, groups, filters, channels, grid_h, grid_w, width, bias, add, relu, out,
-    out_stride_h, out_stride_w, first_h, first_w, moments,
+    task, x, panels, taps, phases, stride_h, stride_w, groups, filters, channels, grid_h, grid_w, width, bias, add,
+    relu, out, out_stride_h, out_stride_w, moments,
 ):  # fmt: skip
-    """A block of output pixels of one group, for all its filters."""
-    panel, unit, step = tile_columns(x), tile_lanes(x), taps.shape[0]
+    """A block of output pixels of one group, for all its filters, phase by phase."""
+    panel, unit = tile_columns(x), tile_lanes(x)
     places = out.shape[0] * grid_h * grid_w
     blocks = -(-places // width)
     group, first = task // blocks, task % blocks * width
     count = min(width, places - first)
     wide, row_panels = -(-count // unit) * unit, -(-filters // ROWS)
-    tiles = np.empty(row_panels * ROWS * wide, x.dtype)
-    some = min(channels, max(1, DEPTH // max(1, step)))  # whole channels, about DEPTH rows
-    cols = np.empty(some * step * wide, x.dtype)
+    tiles, cols = np.empty(row_panels * ROWS * wide, x.dtype), np.empty(most_rows(channels, phases) * wide, x.dtype)
     runs = find_runs(first, count, grid_h, grid_w, panel)
-    if channels * step == 0:
-        tiles[:] = 0
-    for c in range(0, channels if step else 0, some):
-        here = min(some, channels - c)
-        gather_taps(x, group * channels + c, here, taps, stride_h, stride_w, runs, panel, wide, cols)
-        for i in range(row_panels):
-            a = ((group * row_panels + i) * channels + c) * step * ROWS
-            for j in range(0, wide, panel):
-                vectors, place = min(panel, wide - j) // unit, (i * wide + j) * ROWS
-                multiply_tile(here * step, panels, a, cols, j * here * step, tiles, place, vectors, c == 0)
+    for phase in range(phases.shape[0]):
+        first_h, first_w, tap_first, tap_last = phases[phase]
+        its = taps[tap_first:tap_last]
+        step = its.shape[0]
+        start = (tap_first * groups + group * step) * row_panels * channels * ROWS
+        if channels * step == 0:
+            tiles[:] = 0
+        some = channels_at_once(channels, step)
+        for c in range(0, channels if step else 0, some):
+            here = min(some, channels - c)
+            ahead = group * channels + c + here
+            fetch_ahead(x, ahead, min(some, channels - c - here), its, stride_h, stride_w, runs)
+            gather_taps(x, group * channels + c, here, its, stride_h, stride_w, runs, panel, wide, cols)
+            for i in range(row_panels):
+                a = start + (i * channels + c) * step * ROWS
+                for j in range(0, wide, panel):
+                    vectors, place = min(panel, wide - j) // unit, (i * wide + j) * ROWS
+                    multiply_tile(here * step, panels, a, cols, j * here * step, tiles, place, vectors, c == 0)
+        finish_block(
+            tiles, wide, panel, runs, group * filters, filters, bias, add, relu, out, out_stride_h, out_stride_w,
+            first_h, first_w, moments[task % blocks * (moments.size > 0)],
+        )  # fmt: skip
+
+
+@jit
+def channels_at_once(channels, taps):
+    """Whole channels, about DEPTH rows of columns."""
+    return min(channels, max(1, DEPTH // max(1, taps)))
+
+
+@jit
+def most_rows(channels, phases):
+    """Rows of columns at once, in the phase that has most."""
+    most = 0
+    for phase in range(phases.shape[0]):
+        taps = phases[phase, 3] - phases[phase, 2]
+        most = max(most, channels_at_once(channels, taps) * taps)
+    return most
+
+
+@jit
+def finish_block(
+    tiles, wide, panel, runs, filter0, filters, bias, add, relu, out, stride_h, stride_w, first_h, first_w, moments
+):  # fmt: skip
+    """Outputs from the tiles of a block of pixels; `wide` is the width of the block, `panel` that of its panels."""
+    height, width = out.shape[2:]
     flat, addend, adding = out.reshape(-1), add.reshape(-1), add.size > 0
-    pivot = type(bias[0])(0)
     for i in range(filters):
-        f = group * filters + i
+        f = filter0 + i
+        pivot = type(bias[0])(0)
         for r in range(runs.shape[0]):
             column, length, image, oh, ow = runs[r]
             begin = column // panel * panel
             source = (i // ROWS * wide + begin) * ROWS + i % ROWS * min(panel, wide - begin) + column - begin
-            row = (image * out.shape[1] + f) * out.shape[2] + oh * out_stride_h + first_h
-            place = row * out.shape[3] + ow * out_stride_w + first_w
-            if out_stride_w == 1:
+            row, left = oh * stride_h + first_h, ow * stride_w + first_w
+            place = ((image * out.shape[1] + f) * height + row) * width + left
+            if stride_w == 1 and row < height:
                 emit_rows(tiles, source, 0, 1, length, bias[f], relu, addend, adding, flat, place, 0)
-            else:  # an input gradient: no epilogue
-                scatter_run(tiles, source, length, flat, place, out_stride_w)
+            elif row < height:  # an input gradient: no epilogue; its last phases may have fewer pixels
+                scatter_run(tiles, source, min(length, -(-(width - left) // stride_w)), flat, place, stride_w)
             if moments.size:
                 pivot = flat[place] if r == 0 else pivot
-                gather_moments(flat[place : place + length], pivot, moments[task % blocks, f])
+                gather_moments(flat[place : place + length], pivot, moments[f])
         if moments.size:
-            finish_moments(pivot, moments[task % blocks, f])
+            finish_moments(pivot, moments[f])
 
 
 @parallel
@@ -214,22 +276,26 @@ def _backward_filter(task, dout, x, taps, stride_h, stride_w, groups, some, part
     piece, rest = task // (groups * across), task % (groups * across)
     group, c = rest // across, rest % across * some
     some = min(some, channels - c)
-    high, deep = -(-filters // A_ROWS) * A_ROWS, -(-some * step // B_ROWS) * B_ROWS
+    unit, deep = tile_lanes(x), -(-some * step // B_ROWS) * B_ROWS
+    high = -(-filters // A_ROWS) * A_ROWS
     sums = np.zeros(high * deep, x.dtype)
-    a, b = np.zeros(high * LINE, x.dtype), np.zeros(deep * LINE, x.dtype)
+    a, b = np.zeros(min(high, AT_ONCE) * (LINE + unit), x.dtype), np.zeros(deep * (LINE + unit), x.dtype)
     places = dout.shape[0] * dout.shape[2] * dout.shape[3]
     lines = -(-places // LINE)
     dots = np.zeros((1, 3), np.intp)
     for line in range(piece * lines // pieces, (piece + 1) * lines // pieces):
         count = min(LINE, places - line * LINE)
         runs = find_runs(line * LINE, count, dout.shape[2], dout.shape[3], LINE)
-        vectors = -(-count // tile_lanes(x))
-        length = vectors * tile_lanes(x)
-        gather_taps(dout, group * filters, filters, dots, 1, 1, runs, LINE, length, a)
-        gather_taps(x, group * channels + c, some, taps, stride_h, stride_w, runs, LINE, length, b)
-        for k in range(0, deep, B_ROWS):
-            for f in range(0, high, A_ROWS):
-                dot_tile(vectors, a, f * length, length, b, k * length, length, sums, f * deep + k, deep)
+        vectors = -(-count // unit)
+        length = (vectors + 1) * unit  # one more than needed: lines of 4 KB would all share the same sets of the cache
+        gather_taps(x, group * channels + c, some, taps, stride_h, stride_w, runs, LINE + unit, length, b)
+        for first in range(0, filters, AT_ONCE):
+            here = min(AT_ONCE, filters - first)
+            gather_taps(dout, group * filters + first, here, dots, 1, 1, runs, LINE + unit, length, a)
+            for k in range(0, deep, B_ROWS):
+                for f in range(0, here, A_ROWS):
+                    place = (first + f) * deep + k
+                    dot_tile(vectors, a, f * length, length, b, k * length, length, sums, place, deep)
     for f in range(filters):
         for k in range(some * step):
             tap = taps[k % step, 2]

@@ -44,25 +44,55 @@ def _make_gather(stride):
             emit = Vectors(context, builder, signature.args[0].dtype)
             source, target = pointers(context, builder, signature, args, 0, 7)
             start, x_step, channels, first, last, count, place, out_step = (args[i] for i in (*range(1, 7), 8, 9))
-            factor = emit.index(stride)
-            # In elements from the run's start; with a stride of 2, those between the last two pixels are read as well.
-            low = builder.mul(first, factor)
-            high = builder.sub(builder.mul(last, factor), emit.index(stride - 1))
-            with cgutils.for_range_slice(builder, emit.index(0), count, emit.index(emit.lanes), inc=True) as (i, _):
-                begin = [builder.add(builder.mul(i, factor), emit.index(v * emit.lanes)) for v in range(stride)]
+            # In elements from the run's start; with a stride of 2, those between two pixels are read as well.
+            low = builder.mul(first, emit.index(stride))
+            high = builder.sub(builder.mul(last, emit.index(stride)), emit.index(stride - 1))
+
+            def masks_at(i):
+                begin = [
+                    builder.add(builder.mul(i, emit.index(stride)), emit.index(v * emit.lanes)) for v in range(stride)
+                ]
                 masks = [
                     builder.and_(
                         emit.first_lanes(builder.sub(high, b)), builder.not_(emit.first_lanes(builder.sub(low, b)))
                     )
                     for b in begin
                 ]
-                mask = emit.first_lanes(builder.sub(count, i))
-                with cgutils.for_range(builder, channels) as c:
-                    here = builder.add(start, builder.mul(c.index, x_step))
+                return begin, masks, emit.first_lanes(builder.sub(count, i))
+
+            def move(c, i, begin, masks, mask):
+                here = builder.add(start, builder.mul(c, x_step))
+                if masks is None:
+                    parts = [emit.load(source, builder.add(here, b)) for b in begin]
+                else:
                     parts = [emit.masked_load(source, builder.add(here, b), m) for b, m in zip(begin, masks)]
-                    value = parts[0] if stride == 1 else emit.shuffle(*parts, range(0, 2 * emit.lanes, 2))
-                    there = builder.add(place, builder.add(i, builder.mul(c.index, out_step)))
+                value = parts[0] if stride == 1 else emit.shuffle(*parts, range(0, 2 * emit.lanes, 2))
+                there = builder.add(place, builder.add(i, builder.mul(c, out_step)))
+                if mask is None:
+                    emit.store(value, target, there)
+                else:
                     emit.masked_store(value, target, there, mask)
+
+            none, lanes = emit.index(0), emit.index(emit.lanes)
+            short = builder.icmp_signed("<=", count, lanes)
+            with builder.if_else(short) as (one_vector, more):
+                with one_vector:
+                    at_once = masks_at(none)
+                    with cgutils.for_range(builder, channels) as c:
+                        move(c.index, none, *at_once)
+                with more:  # along memory; whole vectors without padding, but for the last one, need no mask
+                    inside = builder.and_(
+                        builder.icmp_signed("<=", first, none), builder.icmp_signed(">=", last, count)
+                    )
+                    whole = builder.sub(
+                        builder.sub(count, emit.index(1)), builder.srem(builder.sub(count, emit.index(1)), lanes)
+                    )
+                    whole = builder.select(inside, whole, none)
+                    with cgutils.for_range(builder, channels) as c:
+                        with cgutils.for_range_slice(builder, none, whole, lanes, inc=True) as (i, _):
+                            move(c.index, i, masks_at(i)[0], None, None)
+                        with cgutils.for_range_slice(builder, whole, count, lanes, inc=True) as (i, _):
+                            move(c.index, i, *masks_at(i))
             return context.get_dummy_value()
 
         if not vector_arrays(x, out) or x.dtype != out.dtype:
