@@ -28,6 +28,7 @@ TOOLS = {
         "elementwise",
         "microkernel",
         "moves",
+        "octets",
         "gemm",
         "random",
         "vectormath",
