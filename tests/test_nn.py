@@ -421,6 +421,91 @@ def test_a_change_of_dtype_needs_new_buffers():
         assert relu(x).dtype == relu.backward(x).dtype == dtype
 
 
+# ---- snapshots for inference
+
+
+def trained(net, shape):
+    """The net after a few forward passes in training mode, with parameters that are not the initial ones."""
+    for i, (_, parameter) in enumerate(net.named_parameters()):
+        parameter.data[...] += 0.2 * spread(*parameter.data.shape, seed=i)
+    for i in range(2):
+        net(spread(*shape, seed=i))
+    return net.eval()
+
+
+DENSE = nn.Sequential(
+    nn.Dropout(), nn.Flatten(), nn.Linear(168, 9, bias=False, **DOUBLE), nn.BatchNorm2d(9, **DOUBLE), nn.ReLU(),
+    nn.Linear(9, 4, **DOUBLE), nn.ReLU(), nn.BatchNorm2d(4, **DOUBLE),
+)  # fmt: skip
+SNAPSHOTS = {
+    "resnet20": (nn.resnet20(5, width=4, **DOUBLE), (2, 3, 12, 12)),
+    "resnet18": (nn.resnet18(5, width=4, stem="cifar", **DOUBLE), (2, 3, 16, 16)),
+    "resnet18 with the stem for large images": (nn.resnet18(5, width=4, **DOUBLE), (2, 3, 64, 48)),
+    "small_cnn": (small_net(), (4, 2, 9, 7)),
+    "affine layers": (DENSE, IMAGES),
+    "a layer": (nn.Conv2d(4, 6, 3, groups=2, **DOUBLE), IMAGES),
+    "nested": (nn.Sequential(convolutions(6, relu=False), nn.Sequential(nn.ReLU(), nn.AvgPool2d(2))), IMAGES),
+    "normalisation first": (nn.Sequential(batchnorm(**DOUBLE), nn.ReLU(), *convolutions(4).layers[:1]), IMAGES),
+    "a block that ends in a ReLU": (nn.Residual(convolutions(4)), IMAGES),
+    "a block with a shortcut": (nn.Residual(convolutions(6, 2, relu=False), convolutions(6, 2)), IMAGES),
+    "a block without convolution": (nn.Residual(nn.Dropout(), nn.ReLU()), IMAGES),
+}
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_snapshots_compute_what_the_net_does_in_test_mode(name):
+    net, shape = copy.deepcopy(SNAPSHOTS[name][0]), SNAPSHOTS[name][1]
+    trained(net, shape)
+    snapshot, x = net.inference(), spread(*shape, seed=7)
+    expected = net(x).copy()
+    out, before = snapshot(x), x.copy()
+    assert_allclose(out, expected, rtol=1e-10, atol=1e-10)
+    for _, parameter in net.named_parameters():
+        parameter.data += 1
+    trained(net, shape)
+    assert_array_equal(snapshot(x), out)
+    assert_array_equal(x, before)
+    assert snapshot.output_shape(shape[1:]) == expected.shape[1:]
+    assert snapshot(x[:0]).shape == (0, *expected.shape[1:])
+
+
+def test_snapshots_fold_what_they_can():
+    block = nn.Sequential(nn.resnet20(3, width=4, **DOUBLE)).inference()
+    kinds = [type(layer).__name__ for layer in block._net.layers]
+    assert kinds == ["_Conv2d", *["Residual"] * 9, "GlobalAvgPool2d", "_Linear"]
+    assert all(len(layer.main.layers) == 2 for layer in block._net.layers[1:10])
+    assert [type(layer).__name__ for layer in DENSE.inference()._net.layers] == [
+        "Flatten", "_Linear", "_Linear", "BatchNorm2d",
+    ]  # fmt: skip
+
+
+def test_snapshots_of_single_precision():
+    x = spread(8, 3, 16, 16, dtype=np.float32)
+    net = nn.resnet20(10, width=8)
+    for _ in range(20):  # the statistics settle
+        net(x)
+    exact = nn.resnet20(10, width=8, **DOUBLE)
+    exact.load_state_dict(net.state_dict())
+    out, right = net.inference()(x), exact.eval()(x.astype(np.float64))
+    assert out.dtype == np.float32
+    assert np.linalg.norm(out - right) <= 2e-5 * np.linalg.norm(right)
+
+
+def test_snapshots_refuse():
+    snapshot = small_net().inference()
+    x = spread(4, 2, 9, 7)
+    assert snapshot.eval() is snapshot.inference() is snapshot and not snapshot.state_dict()
+    with pytest.raises(TypeError, match="x: expected float64, as the net's parameters, got float32"):
+        snapshot(x.astype(np.float32))
+    with pytest.raises(ValueError, match="x: expected shape"):
+        snapshot(x[:, :1])
+    with pytest.raises(RuntimeError, match="has no backward pass"):
+        snapshot.backward(snapshot(x))
+    for switch in (snapshot.train, lambda: snapshot.eval(gradients=True)):
+        with pytest.raises(RuntimeError, match="cannot be trained"):
+            switch()
+
+
 # ---- state
 
 

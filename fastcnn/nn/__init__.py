@@ -2,6 +2,7 @@
 
 from fastcnn.nn import initialisers, memory
 from fastcnn.nn.flat import FlatParameters
+from fastcnn.nn.inference import Inference
 from fastcnn.nn.layers import (
     AvgPool2d,
     BatchNorm2d,
@@ -26,6 +27,7 @@ __all__ = [
     "FlatParameters",
     "Flatten",
     "GlobalAvgPool2d",
+    "Inference",
     "Linear",
     "MaxPool2d",
     "Module",

@@ -6,6 +6,7 @@ import numpy as np
 
 from fastcnn.common.philox import derive_key
 from fastcnn.layers import checks
+from fastcnn.layers.algorithm import preferred
 from fastcnn.layers.backend import floor
 from fastcnn.nn import initialisers
 from fastcnn.nn.memory import shared
@@ -73,7 +74,8 @@ class Conv2d(Module):
             return conv.conv_backward_input(dout, weight.data, x.shape, **geometry, out=dx)
 
     def _geometry(self):
-        return {"stride": self.stride, "pad": self.padding, "dilation": self.dilation, "groups": self.groups}
+        pairs = {"stride": self.stride, "pad": self.padding, "dilation": self.dilation}
+        return {**pairs, "groups": self.groups, "algo": preferred()}
 
 
 class Linear(Module):
