@@ -30,10 +30,10 @@ def commands():
 
 
 def test_commands():
-    assert set(commands()) == {"train", "validate", "info"}
+    assert set(commands()) == {"train", "validate", "bench", "info"}
 
 
-@pytest.mark.parametrize("command", ["train", "validate", "info"])
+@pytest.mark.parametrize("command", ["train", "validate", "bench", "info"])
 def test_help(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")  # no text is wrapped
     monkeypatch.setenv("NO_COLOR", "1")

@@ -1,5 +1,7 @@
 """The nets that whole steps are measured on, and a plain description of a net that other libraries build it from."""
 
+import functools
+
 from fastcnn import nn
 
 NETS = {
@@ -41,8 +43,14 @@ def describe(net):
     raise TypeError(f"net: expected layers of the nets measured here, got {type(net).__name__}")
 
 
+@functools.cache
+def cost(name):
+    """Multiply-adds of one of the nets, for one image."""
+    return multiply_adds(NETS[name]())
+
+
 def multiply_adds(net, shape=IMAGE):
-    """Multiply-adds of convolutions and affine layers for one image."""
+    """Multiply-adds of a net's convolutions and affine layers, for one image."""
     if isinstance(net, nn.Sequential):
         total = 0
         for layer in net.layers:

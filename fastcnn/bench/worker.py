@@ -133,6 +133,8 @@ class Pool:
             raise WorkerError(self.broken[file])
         worker = self._workers.get(file)
         if worker is None or not worker.alive:
+            if worker:
+                worker.close()
             try:
                 worker = self._workers[file] = self.start(file)
             except WorkerError as error:

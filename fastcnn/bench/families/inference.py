@@ -15,7 +15,7 @@ def cases():
             family="inference",
             work="inference",
             params=dict(net=net, batch=batch),
-            flops=2 * batch * nets.multiply_adds(nets.NETS[net]()),
+            flops=2 * batch * nets.cost(net),
             images=batch,
             tags=(net, f"n{batch}"),
             quick=net == "resnet20",

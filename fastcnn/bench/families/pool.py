@@ -13,6 +13,7 @@ _MAX = {
     "resnet18.pool": ((8, 64, 112, 112), 3, 2, 1),
 }
 _AVERAGE = {"average": ((64, 64, 32, 32), 2, 2, 0)}
+_PASSES = ("forward", "training")
 _GLOBAL = {"resnet20": (128, 64, 8, 8), "resnet18_cifar": (64, 512, 4, 4), "resnet50": (4, 2048, 7, 7)}
 
 
@@ -23,9 +24,9 @@ def cases():
         for name, (x, size, stride, pad) in layers.items():
             spatial = [(length + 2 * pad - size) // stride + 1 for length in x[2:]]
             p = dict(x=x, size=(size, size), stride=(stride, stride), pad=(pad, pad), out=(*x[:2], *spatial))
-            found += [_case(f"{kind}_{passes}", name, p) for passes in ("forward", "training")]
+            found += [_case(f"{kind}_{passes}", name, p) for passes in _PASSES]
     for name, x in _GLOBAL.items():
-        found.append(_case("global_avg_pool_training", name, dict(x=x, out=x[:2])))
+        found += [_case(f"global_avg_pool_{passes}", name, dict(x=x, out=x[:2])) for passes in _PASSES]
     return found
 
 

@@ -15,7 +15,7 @@ def cases(family="step", work="training_step", kind="time"):
             family=family,
             work=work,
             params=dict(net=net, batch=batch, lr=1e-4, momentum=0.9),
-            flops=6 * batch * nets.multiply_adds(nets.NETS[net]()),
+            flops=6 * batch * nets.cost(net),
             images=batch,
             tags=(net,),
             quick=net == "resnet20",

@@ -107,12 +107,12 @@ def _pool_works(name):
         x, dout = _tensors(a, contestant, "x", "dout")
         return _training(_pool(name, p), [x], dout)
 
-    for contestant in ("torch", "torch channels_last"):
-        WORKS[f"{name}_forward", contestant], WORKS[f"{name}_training", contestant] = forward, training
+    return {f"{name}_forward": forward, f"{name}_training": training}
 
 
-for _name in ("max_pool", "avg_pool", "global_avg_pool"):
-    _pool_works(_name)
+for _name in ("torch", "torch channels_last"):
+    _pools = _pool_works("max_pool") | _pool_works("avg_pool") | _pool_works("global_avg_pool")
+    WORKS.update({(_work, _name): _function for _work, _function in _pools.items()})
 
 
 def _batchnorm_relu(p):
