@@ -6,6 +6,7 @@ Submodules are imported when first used; importing compiles nothing.
 
 import importlib
 
+from fastcnn.layers.algorithm import conv_algorithm, use_conv_algorithm
 from fastcnn.layers.backend import backend, get_backend, set_backend
 
 __version__ = "0.1.0"
@@ -13,7 +14,16 @@ __version__ = "0.1.0"
 _SUBMODULES = ("catalogue", "compat", "data", "layers", "nn", "optim", "shapes", "train", "validate")
 _FROM_CPU_FLOOR = ("get_num_threads", "set_num_threads")
 
-__all__ = ["__version__", "backend", "get_backend", "set_backend", *_FROM_CPU_FLOOR, *_SUBMODULES]
+__all__ = [
+    "__version__",
+    "backend",
+    "conv_algorithm",
+    "get_backend",
+    "set_backend",
+    "use_conv_algorithm",
+    *_FROM_CPU_FLOOR,
+    *_SUBMODULES,
+]
 
 
 def __getattr__(name):

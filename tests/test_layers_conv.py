@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from layers_support import floor_in_use, spread  # noqa: F401
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fastcnn.common.convolution import CHOICES
 from fastcnn.layers import col2im, conv_backward, conv_forward, im2col
-from fastcnn.layers.conv import ALGORITHMS
 
 PARAM = {"stride": 1, "pad": 1}
 
@@ -89,7 +89,7 @@ def test_without_bias_and_without_dx():
     assert_array_equal(same, dw)
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", CHOICES)
 def test_algorithms_agree(algo):
     x, w, b = images()
     expected, expected_cache = conv_forward(x, w, b, PARAM)
@@ -132,7 +132,11 @@ def test_weights_perturbed_in_place_count():
         ({"param": {"stride": 1, "pad": 1, "groups": 4}}, "groups: expected a divisor of C = 4 and F = 6, got 4"),
         ({"param": {"pad": 1}}, r"conv_param\['stride'\] is missing"),
         ({"param": {"stride": 1}}, r"conv_param\['pad'\] is missing"),
-        ({"param": {**PARAM, "algo": "magic"}}, "algo: expected one of 'auto', 'im2col'.*, got 'magic'"),
+        (
+            {"w": spread(6, 4, 1, 1), "param": {**PARAM, "algo": "winograd_f4x3"}},
+            r"algo: 'winograd_f4x3' computes 3 x 3 filters with stride 1, .*, got w \(6, 4, 1, 1\) and stride \(1, 1\)",
+        ),
+        ({"param": {**PARAM, "algo": "magic"}}, "algo: expected one of 'auto', .*'im2col'.*, got 'magic'"),
     ],
 )
 def test_bad_arguments(change, message):

@@ -14,22 +14,25 @@ TILES = textwrap.dedent("""
     import numpy as np
     from guarded import SIDES, guarded
     from fastcnn.cpu import microkernel
-    from fastcnn.cpu.microkernel import ROWS, _multiply_tile_python, columns, multiply_tile, tile_columns
+    from fastcnn.cpu.microkernel import (
+        ROWS, VECTORS, _multiply_tile_python, columns, lanes, multiply_tile, tile_columns,
+    )
 
     @numba.njit
-    def multiply(k, a, a_start, b, b_start, c, c_start):
-        multiply_tile(k, a, a_start, b, b_start, c, c_start)
+    def multiply(k, a, a_start, b, b_start, c, c_start, vectors, fresh):
+        multiply_tile(k, a, a_start, b, b_start, c, c_start, vectors, fresh)
         return tile_columns(a)
 
-    def check(dtype, k, side, skip=0):
-        width, rng = columns(dtype), np.random.default_rng(k)
+    def check(dtype, k, side, skip=0, vectors=VECTORS, fresh=False):
+        width, rng = vectors * lanes(dtype), np.random.default_rng(k)
         a, b, c = (rng.standard_normal(size, dtype).astype(float) for size in (k * ROWS, k * width, ROWS * width))
-        exact = c + (a.reshape(k, ROWS).T @ b.reshape(k, width)).ravel()
+        exact = (0 if fresh else c) + (a.reshape(k, ROWS).T @ b.reshape(k, width)).ravel()
+        c = np.full_like(c, np.nan) if fresh else c
         lead = np.full(skip, np.nan)
         a, b, c = (guarded(np.concatenate([lead, v]).astype(dtype), side) for v in (a, b, c))
         python = c.copy()
-        _multiply_tile_python(k, a, skip, b, skip, python, skip)
-        assert multiply(k, a, skip, b, skip, c, skip) == width
+        _multiply_tile_python(k, a, skip, b, skip, python, skip, vectors, fresh)
+        assert multiply(k, a, skip, b, skip, c, skip, vectors, fresh) == columns(dtype)
         for got in (c, python):
             assert np.isnan(got[:skip]).all()
             limit = (1 + np.sqrt(k)) * np.finfo(dtype).eps  # k roundings, at random up or down
@@ -39,6 +42,8 @@ TILES = textwrap.dedent("""
         for k in (0, 1, 2, 7, 256, 1023):
             for side in SIDES:
                 check(dtype, k, side)
+                for vectors in range(1, VECTORS + 1):
+                    check(dtype, k, side, 0, vectors, fresh=vectors % 2 == 0)
             check(dtype, k, "after", skip=5)
 """)
 

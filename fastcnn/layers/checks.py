@@ -71,8 +71,13 @@ def as_array(name, value):
 
 def rank(name, array, layout):
     """`array` has as many axes as `layout` has names: ``rank("x", x, "(N, C, H, W)")``."""
-    if array.ndim != layout.count(",") + 1:
-        raise ValueError(f"{name}: expected shape {layout}, got {array.shape}")
+    axes(name, array.shape, layout)
+
+
+def axes(name, shape, layout):
+    """`shape` has as many axes as `layout` has names."""
+    if len(shape) != layout.count(",") + 1:
+        raise ValueError(f"{name}: expected shape {layout}, got {tuple(shape)}")
 
 
 def at_least_2d(name, array):
