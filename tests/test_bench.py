@@ -11,6 +11,7 @@ import pytest
 import fastcnn
 from fastcnn.bench import cases, ceilings, measure, nets, report, runners, table, targets, timer, worker
 from fastcnn.bench.results import Results
+from fastcnn.catalogue import OPS
 from fastcnn.cpu import ceilings as kernels
 
 # ---- statistics
@@ -151,12 +152,12 @@ def test_every_case_can_be_run_by_us(every):
     for case in every:
         if case.kind != "process":
             assert "fastcnn" in runners.contestants(case.work, []), case.name
-            assert case.flops or case.nbytes
+            assert case.flops or case.nbytes or case.family == "ops"
 
 
 def test_inputs_are_float32_and_the_same_in_every_process(every):
     for case in cases.select(quick=True):
-        if case.kind == "time":
+        if case.kind == "time" and case.family != "ops":
             first, second = case.inputs(), case.inputs()
             assert first.keys() == second.keys()
             for name, array in first.items():
@@ -178,7 +179,7 @@ def test_multiply_adds_of_nets():
 
 def test_select():
     assert [case.name for case in cases.select(["optim"], ["*Adam"])] == ["optimizer_step Adam"]
-    assert {case.work for case in cases.select(None, ["cross_entropy", "max_pool_*"])} == {
+    assert {case.work for case in cases.select(["loss", "pool"], ["cross_entropy", "max_pool_*"])} == {
         "cross_entropy", "max_pool_forward", "max_pool_training",
     }  # fmt: skip
     with pytest.raises(ValueError, match="family: expected one of .*conv.*got 'convolution'"):
@@ -327,6 +328,17 @@ def test_a_row(pool):
     assert ours["rounds"] == 3 and ours["low"] <= ours["seconds"] <= ours["high"] and "ratio" not in ours
     assert reference["agrees"] and reference["ratio"]["median"] > 0
     json.dumps(row, allow_nan=False)
+
+
+def test_an_op_of_the_catalogue(pool):
+    (case,) = cases.select(None, ["relu_forward"])
+    row = measure.measure(case, pool, [], measure.Settings(rounds=1, seconds=0.01))
+    assert row["nbytes"] == 2 * 4 * 32 * 64 * 32 * 32 and row["flops"] == row["nbytes"] / 8
+    assert row["results"]["reference"]["agrees"]
+
+
+def test_every_op_of_the_catalogue_is_measured(every):
+    assert {case.params["op"] for case in every if case.family == "ops"} == set(OPS)
 
 
 def test_large_work_is_not_given_to_the_reference(pool):

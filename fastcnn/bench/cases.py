@@ -9,7 +9,7 @@ import numpy as np
 from fastcnn import shapes
 
 FAMILIES = ("microkernel", "conv", "pool", "norm", "activation", "dropout", "loss", "optim", "linear", "step",
-            "inference", "memory", "first_use")  # fmt: skip
+            "inference", "memory", "first_use", "ops")  # fmt: skip
 
 # Images in a training batch for the layers of each network: what its training step has, or what fits at 224 pixels.
 TRAINING_BATCH = {
@@ -80,7 +80,7 @@ def select(families=None, patterns=None, quick=False):
 
 
 def _fits(case, pattern):
-    return fnmatch.fnmatchcase(case.name, pattern) or fnmatch.fnmatchcase(case.work, pattern)
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (case.name, case.work, case.params.get("op", "")))
 
 
 def layer_shapes():

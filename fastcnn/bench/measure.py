@@ -39,6 +39,7 @@ def measure(case, pool, peers, settings):
     for name in names:
         try:
             prepared[name] = pool.ask(runners.CONTESTANTS[name], "prepare", case, name)
+            row |= prepared[name].pop("costs")
             pool.pause()
         except WorkerError as error:
             row["results"][name] = {"error": str(error)}

@@ -161,7 +161,7 @@ class _Server:
         self.prepared, self.last, self.inputs, self.memory = {}, {}, (None, None), _most_memory()
 
     def prepare(self, case, contestant):
-        """Make the inputs and call once; returns seconds of that call, what the results look like, and notes."""
+        """Make the inputs and call once; returns seconds of that call, looks of the results, costs not yet known."""
         made_of = case.family, case.params
         if self.inputs[0] != made_of:
             self.inputs = made_of, case.inputs()
@@ -171,7 +171,7 @@ class _Server:
         seconds = time.perf_counter() - start
         self.prepared[contestant] = function
         self.last.pop(contestant, None)
-        return {"first": seconds, "looks": looks(results), **getattr(function, "notes", {})}
+        return {"first": seconds, "looks": looks(results), "costs": getattr(function, "costs", {})}
 
     def measure(self, contestant, seconds):
         """Median seconds of the calls that fit into `seconds`."""

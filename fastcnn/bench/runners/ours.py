@@ -5,6 +5,7 @@ import numpy as np
 from fastcnn import layers, nn, optim
 from fastcnn.bench import nets
 from fastcnn.bench.runners import Works
+from fastcnn.catalogue import OPS, as_tuple, bytes_moved
 from fastcnn.layers.backend import floor, get_backend
 
 WORKS = Works()
@@ -34,6 +35,21 @@ def _multiply_panels(a, p, contestant):
     from fastcnn.cpu.ceilings import multiply_panels_in_cache
 
     return lambda: multiply_panels_in_cache(p["tasks"], p["repeats"], p["depth"], np.float32)
+
+
+@_OWN
+def _catalogue_op(a, p, contestant):
+    op = OPS[p["op"]]
+    function = op.function(get_backend())
+    results = as_tuple(function(**a))
+    out = [results[i] for i in op.buffers] if get_backend() == "cpu" else []
+    keywords = {"out": tuple(out) if op.family == "optim" else out[0]} if out else {}
+
+    def run():
+        return function(**a, **keywords)
+
+    run.costs = {"flops": op.flops(a), "nbytes": bytes_moved(a, results)}
+    return run
 
 
 @_OWN
