@@ -8,8 +8,9 @@ import math
 import numpy as np
 
 from fastcnn.common import activation as formula
+from fastcnn.cpu.apart import get, put
 from fastcnn.cpu.arrays import contiguous, flat, output
-from fastcnn.cpu.elementwise import begin, begin_with, blocks, part
+from fastcnn.cpu.elementwise import blocks, part
 from fastcnn.cpu.jit import jit, parallel
 from fastcnn.cpu.vectormath import exp, expm1, normal, sigmoid, tanh
 
@@ -22,9 +23,9 @@ def _kernel_of(function):
     """The kernel y = function(x, *numbers) for each element."""
 
     def task(block, x, numbers, out):
-        y = begin(x, out, block)
+        here, y = part(x, block), part(out, block)
         for i in range(y.size):
-            y[i] = function(y[i], *numbers)
+            put(y, i, function(get(here, i), *numbers))
 
     return parallel(task, name=f"{__name__}.{function.__name__}")
 
@@ -33,9 +34,9 @@ def _kernel_of_gradient(derivative):
     """The kernel dx = dout derivative(saved, *numbers) for each element."""
 
     def task(block, dout, saved, numbers, out):
-        dx, here = begin(dout, out, block), part(saved, block)
+        gradient, here, dx = part(dout, block), part(saved, block), part(out, block)
         for i in range(dx.size):
-            dx[i] *= derivative(here[i], *numbers)
+            put(dx, i, get(gradient, i) * derivative(get(here, i), *numbers))
 
     return parallel(task, name=f"{__name__}.{derivative.__name__}")
 
@@ -206,19 +207,19 @@ _tanh, _tanh_gradient = _kernel_of(tanh), _kernel_of_gradient(jit(formula.tanh_d
 
 @parallel
 def _add_forward(block, a, b, rectified, out):
-    y, more = begin(a, out, block), part(b, block)
+    here, more, y = part(a, block), part(b, block), part(out, block)
     for i in range(y.size):
-        total = y[i] + more[i]
-        y[i] = relu(total) if rectified else total
+        total = get(here, i) + get(more, i)
+        put(y, i, relu(total) if rectified else total)
 
 
 @parallel
 def _prelu_forward(plane, x, slope, out):
     n, channels = x.shape[:2]
     i, c = plane // channels, plane % channels
-    y, factor = begin_with(x[i, c], out[i, c]), slope[c]
+    here, y, factor = x[i, c], out[i, c], slope[c]
     for j in range(y.size):
-        y[j] = leaky_relu(y[j], factor)
+        put(y, j, leaky_relu(get(here, j), factor))
 
 
 @parallel
@@ -226,33 +227,40 @@ def _prelu_backward(c, dout, x, slope, out, dslope):
     n, channels = x.shape[:2]
     total, factor = np.float64(0), slope[c]
     for i in range(n):
-        dx, here = begin_with(dout[i, c], out[i, c]), x[i, c]
+        gradient, here, dx = dout[i, c], x[i, c], out[i, c]
         part_total = np.float64(0)
-        for j in range(dx.size):  # a loop of its own: see cpu.loss
-            part_total += dx[j] * leaky_relu_slope_derivative(here[j])
         for j in range(dx.size):
-            dx[j] *= leaky_relu_derivative(here[j], factor)
+            g, value = get(gradient, j), get(here, j)
+            part_total += g * leaky_relu_slope_derivative(value)
+            put(dx, j, g * leaky_relu_derivative(value, factor))
         total += part_total
     dslope[c] = total
 
 
 @parallel
 def _maxout_forward(row, x, out):
-    best = begin_with(x[row, 0], out[row])
+    best = out[row]
+    best[:] = x[row, 0]
     for piece in range(1, x.shape[1]):
         other = x[row, piece]
         for i in range(best.size):
-            best[i] = other[i] if replaces(other[i], best[i]) else best[i]
+            value, most = get(other, i), get(best, i)
+            put(best, i, value if replaces(value, most) else most)
 
 
 @parallel
 def _maxout_backward(row, dout, x, dx):
-    pieces = x[row]
-    gradient, result = dout[row], dx[row]
-    for i in range(gradient.size):
-        winner = 0
-        for piece in range(1, pieces.shape[0]):
-            if replaces(pieces[piece, i], pieces[winner, i]):
-                winner = piece
-        for piece in range(pieces.shape[0]):
-            result[piece, i] = gradient[i] if piece == winner else 0
+    pieces, gradient, result = x[row], dout[row], dx[row]
+    best, winner = np.empty_like(gradient), np.zeros(gradient.size, np.int32)
+    best[:] = pieces[0]
+    for piece in range(1, pieces.shape[0]):
+        here, number = pieces[piece], np.int32(piece)
+        for i in range(best.size):
+            value, most = get(here, i), get(best, i)
+            better = replaces(value, most)
+            put(best, i, value if better else most)
+            put(winner, i, number if better else get(winner, i))
+    for piece in range(pieces.shape[0]):
+        target, zero = result[piece], result.dtype.type(0)
+        for i in range(gradient.size):
+            put(target, i, get(gradient, i) if get(winner, i) == piece else zero)

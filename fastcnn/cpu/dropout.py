@@ -4,8 +4,9 @@ Source: Srivastava et al., "Dropout" (2014); inverted form: what is kept is divi
 """
 
 from fastcnn.common.philox import WORDS, keep_threshold, split_key
+from fastcnn.cpu.apart import get, put
 from fastcnn.cpu.arrays import flat, output
-from fastcnn.cpu.elementwise import BLOCK, begin, blocks, part
+from fastcnn.cpu.elementwise import BLOCK, blocks, part
 from fastcnn.cpu.jit import parallel
 from fastcnn.cpu.random import four_words
 
@@ -38,27 +39,27 @@ def mask_multiply(x, mask, out=None):
 
 @parallel
 def _dropout(block, x, threshold, scale, k0, k1, out):
-    y, zero = begin(x, out, block), out.dtype.type(0)
+    here, y, zero = part(x, block), part(out, block), out.dtype.type(0)
     for start in range(0, y.size, 4 * WORDS):
-        counter, rest = (block * BLOCK + start) // 4, y[start:]
-        if rest.size >= 4 * WORDS:
-            first, second, third, fourth = rest[:WORDS], rest[WORDS:], rest[2 * WORDS :], rest[3 * WORDS :]
+        counter, size = (block * BLOCK + start) // 4, y.size - start
+        source, target = here[start:], y[start:]
+        if size >= 4 * WORDS:
             for i in range(WORDS):
-                a, b, c, d = four_words(counter + i, k0, k1)
-                first[i] *= scale if a < threshold else zero
-                second[i] *= scale if b < threshold else zero
-                third[i] *= scale if c < threshold else zero
-                fourth[i] *= scale if d < threshold else zero
-        else:
-            for i in range(min(rest.size, WORDS)):
                 words = four_words(counter + i, k0, k1)
                 for j in range(4):
-                    if j * WORDS + i < rest.size:
-                        rest[j * WORDS + i] *= scale if words[j] < threshold else zero
+                    factor = scale if words[j] < threshold else zero
+                    put(target, j * WORDS + i, get(source, j * WORDS + i) * factor)
+        else:
+            for i in range(min(size, WORDS)):
+                words = four_words(counter + i, k0, k1)
+                for j in range(4):
+                    if j * WORDS + i < size:
+                        factor = scale if words[j] < threshold else zero
+                        put(target, j * WORDS + i, get(source, j * WORDS + i) * factor)
 
 
 @parallel
 def _multiply(block, x, mask, out):
-    y, factor = begin(x, out, block), part(mask, block)
+    here, factor, y = part(x, block), part(mask, block), part(out, block)
     for i in range(y.size):
-        y[i] *= factor[i]
+        put(y, i, get(here, i) * get(factor, i))

@@ -1,11 +1,12 @@
 """Losses: mean over the batch, summed in float64, and the gradient in the same pass.
 
-Loops that sum write to no array: where one does, the compiler adds a scalar version for arrays that lie close to each
-other, whose sum differs in its last bits.
+Loops that both sum and write do so with `cpu.apart`: otherwise the compiler adds a scalar version for arrays that lie
+close to each other, whose sum differs in its last bits.
 """
 
 import numpy as np
 
+from fastcnn.cpu.apart import get, put
 from fastcnn.cpu.arrays import contiguous, flat, output
 from fastcnn.cpu.elementwise import blocks, part
 from fastcnn.cpu.jit import jit, parallel
@@ -69,9 +70,9 @@ def exponentials(x, y):
     for start in range(0, x.size, RUN):
         here, result, run = x[start : start + RUN], y[start : start + RUN], x.dtype.type(0)
         for j in range(here.size):
-            result[j] = exp(here[j] - most)
-        for j in range(here.size):
-            run += result[j]
+            power = exp(get(here, j) - most)
+            put(result, j, power)
+            run += power
         total += np.float64(run)
     return np.float64(most), total
 
@@ -97,7 +98,7 @@ def _softmax_loss_labels(task, rows, x, y, smoothing, dx, losses):
         exact = (np.float64(gradient[right]) / total - target) / n
         scale, shift = gradient.dtype.type(1 / (total * n)), gradient.dtype.type(even / n)
         for j in range(classes):
-            gradient[j] = gradient[j] * scale - shift
+            put(gradient, j, get(gradient, j) * scale - shift)
         gradient[right] = exact
         loss = np.log(total) + (1 - smoothing) * (most - row[right])
         losses[i] = loss + even * distances(row, most) if even != 0 else loss
@@ -130,12 +131,10 @@ def _svm_loss(task, rows, x, y, margin, dx, losses):
         bar = row[right] - margin
         loss, count = np.float64(0), 0
         for j in range(classes):
-            excess = row[j] - bar
+            excess = get(row, j) - bar
+            put(gradient, j, one if excess > 0 else (zero if excess <= 0 else excess))
             loss += np.float64(zero if excess <= 0 else excess)
             count += excess > 0
-        for j in range(classes):
-            excess = row[j] - bar
-            gradient[j] = one if excess > 0 else (zero if excess <= 0 else excess)
         # The label's own element was counted, too, with the margin as its excess.
         own = row[right] - bar
         loss, count = loss - (0 if own <= 0 else own), count - (own > 0)
@@ -147,11 +146,10 @@ def _svm_loss(task, rows, x, y, margin, dx, losses):
 def _binary_cross_entropy_loss(block, x, y, dx, losses):
     row, target, gradient = part(x, block), part(y, block), part(dx, block)
     zero, one, share = row.dtype.type(0), row.dtype.type(1), row.dtype.type(1 / x.size)
-    for i in range(row.size):
-        gradient[i] = exp(-abs(row[i]))
     loss = np.float64(0)
     for i in range(row.size):
-        loss += np.float64((zero if row[i] < 0 else row[i]) - row[i] * target[i] + log1p(gradient[i]))
-    for i in range(row.size):
-        gradient[i] = ((gradient[i] if row[i] < 0 else one) / (one + gradient[i]) - target[i]) * share
+        value, wanted = get(row, i), get(target, i)
+        power = exp(-abs(value))
+        loss += np.float64((zero if value < 0 else value) - value * wanted + log1p(power))
+        put(gradient, i, ((power if value < 0 else one) / (one + power) - wanted) * share)
     losses[block] = loss

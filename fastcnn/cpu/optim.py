@@ -7,8 +7,9 @@ for momentum and its Nesterov form; Duchi et al. (2011) Adagrad; Tieleman and Hi
 
 import numpy as np
 
+from fastcnn.cpu.apart import get, put
 from fastcnn.cpu.arrays import flat, output
-from fastcnn.cpu.elementwise import begin, blocks, part
+from fastcnn.cpu.elementwise import blocks, part
 from fastcnn.cpu.jit import jit, parallel
 
 
@@ -85,27 +86,34 @@ def gradient(w, dw, weight_decay, l1, grad_scale):
 
 @parallel
 def _sgd(block, w, dw, lr, weight_decay, l1, grad_scale, out):
-    y, d = begin(w, out, block), part(dw, block)
+    old, d, y = part(w, block), part(dw, block), part(out, block)
     for i in range(y.size):
-        y[i] -= lr * gradient(y[i], d[i], weight_decay, l1, grad_scale)
+        value = get(old, i)
+        put(y, i, value - lr * gradient(value, get(d, i), weight_decay, l1, grad_scale))
 
 
 @parallel
 def _momentum(block, w, v, dw, rho, gain, step, weight_decay, l1, grad_scale, nesterov, out, v_out):
-    y, u, d = begin(w, out, block), begin(v, v_out, block), part(dw, block)
+    old, velocity, d = part(w, block), part(v, block), part(dw, block)
+    y, u = part(out, block), part(v_out, block)
     for i in range(y.size):
-        g = gain * gradient(y[i], d[i], weight_decay, l1, grad_scale)
-        u[i] = rho * u[i] + g
-        y[i] += step * (g + rho * u[i] if nesterov else u[i])
+        value = get(old, i)
+        g = gain * gradient(value, get(d, i), weight_decay, l1, grad_scale)
+        moved = rho * get(velocity, i) + g
+        put(u, i, moved)
+        put(y, i, value + step * (g + rho * moved if nesterov else moved))
 
 
 @parallel
 def _scaled(block, w, g2, dw, decay, gain, lr, eps, weight_decay, l1, grad_scale, eps_inside, out, g2_out):
-    y, s, d = begin(w, out, block), begin(g2, g2_out, block), part(dw, block)
+    old, squares, d = part(w, block), part(g2, block), part(dw, block)
+    y, s = part(out, block), part(g2_out, block)
     for i in range(y.size):
-        g = gradient(y[i], d[i], weight_decay, l1, grad_scale)
-        s[i] = decay * s[i] + gain * g * g
-        y[i] -= lr * g / root(s[i], eps, eps_inside)
+        value = get(old, i)
+        g = gradient(value, get(d, i), weight_decay, l1, grad_scale)
+        square = decay * get(squares, i) + gain * g * g
+        put(s, i, square)
+        put(y, i, value - lr * g / root(square, eps, eps_inside))
 
 
 @parallel
@@ -113,12 +121,16 @@ def _adam(
     block, w, m, v, dw, beta1, rest1, beta2, rest2, lr, correction, eps, shrink, weight_decay, l1, grad_scale,
     eps_inside, out, m_out, v_out,
 ):  # fmt: skip
-    y, first, second, d = begin(w, out, block), begin(m, m_out, block), begin(v, v_out, block), part(dw, block)
+    old, old_first, old_second, d = part(w, block), part(m, block), part(v, block), part(dw, block)
+    y, new_first, new_second = part(out, block), part(m_out, block), part(v_out, block)
     for i in range(y.size):
-        g = gradient(y[i], d[i], weight_decay, l1, grad_scale)
-        first[i] = beta1 * first[i] + rest1 * g
-        second[i] = beta2 * second[i] + rest2 * g * g
-        y[i] -= shrink * y[i] + lr * first[i] / root(second[i] * correction, eps, eps_inside)
+        value = get(old, i)
+        g = gradient(value, get(d, i), weight_decay, l1, grad_scale)
+        first = beta1 * get(old_first, i) + rest1 * g
+        second = beta2 * get(old_second, i) + rest2 * g * g
+        put(new_first, i, first)
+        put(new_second, i, second)
+        put(y, i, value - (shrink * value + lr * first / root(second * correction, eps, eps_inside)))
 
 
 @jit
