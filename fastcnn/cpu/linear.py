@@ -2,16 +2,25 @@
 
 import numpy as np
 
+from fastcnn.cpu.apart import get, put
 from fastcnn.cpu.arrays import contiguous, output
-from fastcnn.cpu.gemm import multiply
+from fastcnn.cpu.gemm import DEPTH, multiply, rectify
 from fastcnn.cpu.jit import parallel
 
 STRIP = 64  # columns per task of the bias gradient: whole cache lines
+FEW = 4  # rows of x for which reading w is the work; to pack it would be to read it twice
+WIDE, SHARE = 256, 4  # of w's columns, a task with few rows takes this many, or this part if that is more
 
 
 def affine_forward(x, w, b, relu=False, out=None):
     """out (N, M) = x w + b with x (N, D), w (D, M), b (M,) or None; optionally max(out, 0)."""
-    return multiply(x, w, b, relu=relu, out=out)
+    if len(x) > FEW:
+        return multiply(x, w, b, relu=relu, out=out)
+    out = output(out, (len(x), w.shape[1]), x.dtype)
+    bias = np.zeros(w.shape[1], x.dtype) if b is None else contiguous(b)
+    width = max(WIDE, w.shape[1] // SHARE)
+    _few_rows(-(-w.shape[1] // width), width, contiguous(x), contiguous(w), bias, relu, out)
+    return out
 
 
 def affine_backward_input(dout, w, out=None):
@@ -29,6 +38,35 @@ def affine_backward_bias(dout, out=None):
     out = output(out, dout.shape[1], dout.dtype)
     _sum_rows(-(-out.size // STRIP), contiguous(dout), out)
     return out
+
+
+@parallel
+def _few_rows(task, width, x, w, bias, relu, out):
+    """Columns of x w + bias, w read once and four rows at a time."""
+    depth, columns = w.shape
+    first, size = task * width, min(width, columns - task * width)
+    flat, sums = w.reshape(-1), np.empty(size, x.dtype)
+    for i in range(x.shape[0]):
+        out[i, first : first + size] = bias[first : first + size]
+    for top in range(0, depth, DEPTH):
+        bottom = min(depth, top + DEPTH)
+        whole = top + (bottom - top) // 4 * 4
+        for i in range(x.shape[0]):
+            sums[:] = 0
+            for p in range(top, whole, 4):
+                a, b, c, d = x[i, p], x[i, p + 1], x[i, p + 2], x[i, p + 3]
+                start = p * columns + first
+                for j in range(size):
+                    here = start + j
+                    product = a * get(flat, here) + b * get(flat, here + columns)
+                    product += c * get(flat, here + 2 * columns) + d * get(flat, here + 3 * columns)
+                    put(sums, j, get(sums, j) + product)
+            for p in range(whole, bottom):
+                for j in range(size):
+                    put(sums, j, get(sums, j) + x[i, p] * get(flat, p * columns + first + j))
+            for j in range(size):
+                total = out[i, first + j] + sums[j]
+                out[i, first + j] = rectify(total, relu) if bottom == depth else total
 
 
 @parallel
