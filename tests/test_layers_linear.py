@@ -5,7 +5,7 @@ import pytest
 from layers_support import floor_in_use, spread  # noqa: F401
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fastcnn.layers import affine_backward, affine_forward, flatten_backward, flatten_forward
+from fastcnn.layers import affine_backward, affine_forward, affine_relu_forward, flatten_backward, flatten_forward
 
 
 def test_affine():
@@ -51,3 +51,17 @@ def test_flatten():
     assert_array_equal(flatten_backward(out, cache), x)
     with pytest.raises(ValueError, match=r"^x: expected shape \(N, C, ...\), got \(3,\)"):
         flatten_forward(spread(3))
+
+
+@pytest.mark.parametrize("n", [1, 4, 5])
+@pytest.mark.parametrize("d, m", [(0, 3), (1, 1), (257, 300), (1027, 1), (3, 1030)])
+@pytest.mark.parametrize("dtype, limit", [(np.float32, 1e-6), (np.float64, 1e-14)])
+def test_few_rows_and_odd_sizes(n, d, m, dtype, limit):
+    rng = np.random.default_rng()
+    x, w, b = (rng.standard_normal(shape).astype(dtype) for shape in ((n, d), (d, m), (m,)))
+    expected = x.astype(np.float64) @ w.astype(np.float64) + b
+    out = np.full((n, m), np.nan, dtype)
+    affine_forward(x, w, b, out=out)
+    assert np.linalg.norm(out - expected) <= limit * np.linalg.norm(expected)
+    out = affine_relu_forward(x, w, b)[0]
+    assert np.linalg.norm(out - np.maximum(expected, 0)) <= limit * np.linalg.norm(expected)

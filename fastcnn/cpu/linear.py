@@ -65,8 +65,10 @@ def _few_rows(task, width, x, w, bias, relu, out):
                 for j in range(size):
                     put(sums, j, get(sums, j) + x[i, p] * get(flat, p * columns + first + j))
             for j in range(size):
-                total = out[i, first + j] + sums[j]
-                out[i, first + j] = rectify(total, relu) if bottom == depth else total
+                out[i, first + j] += sums[j]
+    for i in range(x.shape[0]):
+        for j in range(first, first + size):
+            out[i, j] = rectify(out[i, j], relu)
 
 
 @parallel
