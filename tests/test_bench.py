@@ -341,6 +341,12 @@ def test_every_op_of_the_catalogue_is_measured(every):
     assert {case.params["op"] for case in every if case.family == "ops"} == set(OPS)
 
 
+def test_a_contestant_that_is_left_out(pool):
+    (case,) = cases.select(["loss"], ["cross_entropy cifar"])
+    row = measure.measure(case, pool, [], measure.Settings(rounds=1, seconds=0.01, left_out=("reference",)))
+    assert list(row["results"]) == ["fastcnn"]
+
+
 def test_large_work_is_not_given_to_the_reference(pool):
     (case,) = cases.select(["linear"], ["affine_forward classes"])
     row = measure.measure(case, pool, [], measure.Settings(rounds=1, seconds=0.01, reference_flops=case.flops / 2))
@@ -353,7 +359,7 @@ RUN = {
     "date": "2024-01-01T00:00:00+00:00", "threads": 2, "waiting": "passive", "settings": {},
     "machine": {"cpu": "a CPU", "cores": "2 usable", "vectors": "512 bits", "system": "Linux", "python": "3.11"},
     "versions": {"fastcnn": "0.1.0"}, "ceilings": {"gflops": 200.0, "gbytes": 20.0},
-    "load": {"before": 0.0, "after": 1.0},
+    "load": {"before": {"average": 0.1, "busy": 0.02}, "after": None},
 }  # fmt: skip
 
 
@@ -456,7 +462,13 @@ def test_page_and_plots(tmp_path):
     assert "| conv_forward resnet20.conv2 n128 | 1 s | 100.0 | 1.0 | 50% | 2.00x (1.80-2.20) |" in text
     assert "| step_memory resnet20 n128 | 500 MB | 2.00x |" in text and "fastcnn 1,280" in text
     assert "torch: out of memory" in text and "jax could not be used: no such library" in text
-    assert "a CPU" in text and "200 GFLOP/s" in text and "| met |" in text and "not measured" in text
+    assert (
+        "2%, 0.1 | interrupted |" in text
+        and "a CPU" in text
+        and "200 GFLOP/s" in text
+        and "| met |" in text
+        and "not measured" in text
+    )
     assert (tmp_path / "speedup.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 from conftest import TESTS
 
+from fastcnn.bench import measure
 from fastcnn.cli import main
 
 pytest.importorskip("matplotlib")
@@ -29,6 +30,7 @@ def test_bench(tmp_path, capsys):
     (run,), (row,) = content["runs"], content["cases"].values()
     assert set(run) == RUN and set(row) == ROW
     assert run["threads"] == 1 and run["ceilings"]["gflops"] > 0 and run["ceilings"]["gbytes"] > 0
+    assert run["load"]["after"].keys() == run["load"]["before"].keys() == {"average", "busy"}
     assert sys.executable not in json.dumps(run)  # nothing that names folders of this machine
     assert row["results"]["reference"]["agrees"] and row["results"]["fastcnn"]["rounds"] == 2
     assert {file.name for file in folder.iterdir()} == {"results.json", "README.md", "speedup.png", "roofline.png"}
@@ -36,6 +38,30 @@ def test_bench(tmp_path, capsys):
     assert main([*QUICK, "--family", "loss", "--family", "microkernel", "--resume", "--output", str(folder)]) == 0
     assert "1 cases," in capsys.readouterr().out
     assert [row["run"] for row in json.loads((folder / "results.json").read_text())["cases"].values()] == [1, 2]
+
+
+def test_an_interrupted_run_leaves_what_it_has(tmp_path, capsys, monkeypatch):
+    done = []
+
+    def interrupted(case, *others):
+        if done:
+            raise KeyboardInterrupt
+        done.append(case)
+        return measure_case(case, *others)
+
+    measure_case = measure.measure
+    monkeypatch.setattr(measure, "measure", interrupted)
+    assert main([*QUICK, "--op", "cross_entropy*", "--op", "relu_forward", "--output", str(tmp_path)]) == 130
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert list(content["cases"]) == ["cross_entropy imagenet"] and content["runs"][0]["load"]["after"] is None
+    assert "interrupted" in (tmp_path / "README.md").read_text()
+
+
+def test_progress(tmp_path, capsys):
+    arguments = [argument for argument in QUICK if argument != "--no-progress"]
+    assert main([*arguments, "--op", "cross_entropy*", "--output", str(tmp_path)]) == 0
+    captured = capsys.readouterr()
+    assert "cross_entropy imagenet" in captured.out and "0/1" in captured.err
 
 
 @pytest.mark.parametrize(

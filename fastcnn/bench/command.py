@@ -1,15 +1,18 @@
 """`fastcnn bench`: measure, show a table while it grows, and leave a folder of results."""
 
+import contextlib
 import datetime
 import os
 import sys
+import time
 
 from fastcnn.bench import cases, measure, plots, report, runners, table
 from fastcnn.bench.results import Results
 from fastcnn.bench.worker import Pool, WorkerError
 from fastcnn.train.extras import need
 
-QUICK = measure.Settings(rounds=5, seconds=0.1, reference_flops=3e9)
+_BUSY = 0.05  # part of the cores in use by others, from which on a warning is given
+QUICK = measure.Settings(rounds=5, seconds=0.1, reference_flops=3e9, left_out=("torch.compile",))
 
 
 def bench(arguments):
@@ -24,39 +27,53 @@ def bench(arguments):
         chosen = [case for case in chosen if case.name not in results.cases]
     threads = arguments.threads or _cores()
     print(f"{len(chosen)} cases, {threads} threads, peers: {', '.join(peers) or 'none'}; results in {results.folder}")
-    _warn_of_load(_load())
     with Pool(threads, spin=not arguments.passive) as pool:
         results.begin(_description(arguments, threads, settings, pool))
-        _run(chosen, pool, peers, settings, results, tqdm)
         run = results.runs[-1]
-        run["ceilings"] = _best_ceilings(run["ceilings"], pool)
-        run["versions"] |= pool.versions
-        run["unavailable"] = pool.broken
-        run["load"]["after"] = _load()
-        results.save()
-    plots.draw(results)
-    report.write(results)
+        try:
+            _run(chosen, pool, peers, settings, results, tqdm)
+            run["ceilings"] = _best_ceilings(run["ceilings"], pool)
+            run["load"]["after"] = _load()
+        finally:  # an interrupted run leaves a page, too
+            run["versions"] |= pool.versions
+            run["unavailable"] = pool.broken
+            results.save()
+            if results.cases:
+                plots.draw(results)
+                report.write(results)
     for file, reason in pool.broken.items():
         print(f"{file} could not be used: {reason}", file=sys.stderr)
     return 0
 
 
 def _run(chosen, pool, peers, settings, results, tqdm):
-    bar = tqdm(total=len(chosen), unit=" cases", leave=False, dynamic_ncols=True) if tqdm else None
+    """Measure all cases; each is shown, and in the file, as soon as it is done."""
     family = None
-    for case in chosen:
-        if bar:
+    with _bar(tqdm, len(chosen)) as (say, begin):
+        for case in chosen:
+            begin(case)
+            results.add(measure.measure(case, pool, peers, settings))
+            if case.family != family:
+                family = case.family
+                say("\n" + table.head(family))
+            say(table.line(results.cases[case.name], results.runs[-1]))
+
+
+@contextlib.contextmanager
+def _bar(tqdm, count):
+    """(function that prints a line, function to call before each case), with a progress bar if there is tqdm."""
+    if tqdm is None:
+        yield lambda text: print(text, flush=True), lambda case: None
+        return
+    with tqdm(total=count, unit=" cases", leave=False, dynamic_ncols=True) as bar:
+        begun = []
+
+        def begin(case):
+            bar.update(len(begun) - bar.n)
+            begun.append(case)
             bar.set_postfix_str(case.name)
-        results.add(measure.measure(case, pool, peers, settings))
-        say = bar.write if bar else print
-        if case.family != family:
-            family = case.family
-            say("\n" + table.head(family))
-        say(table.line(results.cases[case.name], results.runs[-1]))
-        if bar:
-            bar.update()
-    if bar:
-        bar.close()
+
+        yield bar.write, begin
 
 
 def _settings(arguments):
@@ -70,7 +87,10 @@ def _cores():
 
 
 def _description(arguments, threads, settings, pool):
-    """What goes with the results of a run."""
+    """What goes with the results of a run; a warning, if the machine is busy."""
+    load = _load()
+    if load["busy"] and load["busy"] > _BUSY:
+        print(f"something else uses {load['busy']:.0%} of the cores: the figures will not say much", file=sys.stderr)
     try:
         gflops, gbytes, _ = pool.ask("ours", "ceilings")
     except WorkerError as error:
@@ -79,11 +99,11 @@ def _description(arguments, threads, settings, pool):
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "threads": threads,
         "waiting": "passive" if arguments.passive else "as each library does by itself",
-        "settings": settings._asdict(),
+        "settings": {"rounds": settings.rounds, "seconds": settings.seconds},
         "machine": _machine(),
         "versions": dict(pool.versions),
         "ceilings": {"gflops": gflops, "gbytes": gbytes},
-        "load": {"before": _load(), "after": None},
+        "load": {"before": load, "after": None},
     }
 
 
@@ -102,13 +122,27 @@ def _machine():
 
 
 def _load():
-    """Processes that wanted a core in the last minute, on average; None where the system does not say."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    """The load average of the last minute, and the part of the cores that is in use while we wait; None: not known."""
+    average = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    return {"average": average, "busy": _busy_share(0.5)}
 
 
-def _warn_of_load(load):
-    if load is not None and load > 0.3:
-        print(
-            f"the machine is busy (load average {load}): the figures will not say much, unless it settles soon",
-            file=sys.stderr,
-        )
+def _busy_share(seconds):
+    """The part of all cores' time that anything uses during so many seconds; None where the system does not say."""
+    before = _core_times()
+    time.sleep(seconds)
+    after = _core_times()
+    if not before:
+        return None
+    idle, total = (b - a for a, b in zip(before, after))
+    return round(1 - idle / max(total, 1), 2)
+
+
+def _core_times():
+    """(idle time, all time) of all cores since the system was started; None where the system does not say."""
+    try:
+        with open("/proc/stat") as file:
+            ticks = list(map(int, file.readline().split()[1:9]))
+    except (OSError, ValueError):
+        return None
+    return ticks[3] + ticks[4], sum(ticks)

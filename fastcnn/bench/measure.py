@@ -1,6 +1,7 @@
 """Measuring one case: all contestants in turn, each in its own process."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 from fastcnn.bench import processes, runners
@@ -11,12 +12,13 @@ OURS, REFERENCE = runners.OURS
 
 
 class Settings(NamedTuple):
-    """How long to measure: rounds of alternation, seconds for each contestant in all of them, and the largest work,
-    in operations, that the (slow) NumPy reference is given."""
+    """How long to measure: rounds of alternation, and seconds for each contestant in all of them; the largest work, in
+    operations, that the (slow) NumPy reference is given; contestants that are left out."""
 
     rounds: int = 9
-    seconds: float = 0.3
-    reference_flops: float = 2e10
+    seconds: float = 0.2
+    reference_flops: float = math.inf
+    left_out: tuple = ()
 
 
 def measure(case, pool, peers, settings):
@@ -32,7 +34,7 @@ def measure(case, pool, peers, settings):
     if case.kind != "time":
         return {**dataclasses.asdict(case), "results": getattr(processes, case.kind)(case, pool, peers, settings)}
     row = {**dataclasses.asdict(case), "results": {}}
-    names = runners.contestants(case.work, peers)
+    names = [name for name in runners.contestants(case.work, peers) if name not in settings.left_out]
     if case.flops > settings.reference_flops and REFERENCE in names:
         names.remove(REFERENCE)
     prepared = {}

@@ -46,16 +46,24 @@ def _machines(runs):
     lines += [f"- {name} could not be used: {why}" for name, why in unavailable.items()]
     lines += [
         "",
-        "| run | threads | waiting | FMA rate | copy | load before | after |",
+        "| run | threads | waiting | FMA rate | copy | others' share of the cores, load average before | after |",
         "|---|--:|---|--:|--:|--:|--:|",
     ]
     for run in runs:
         ceilings, load = run["ceilings"], run["load"]
         lines.append(
             f"| {run['date']} | {run['threads']} | {run['waiting']} | {ceilings['gflops']:.0f} GFLOP/s | "
-            f"{ceilings['gbytes']:.1f} GB/s | {load['before']} | {load['after']} |"
+            f"{ceilings['gbytes']:.1f} GB/s | {_load(load['before'])} | {_load(load['after'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _load(load):
+    """A run's load before or after it; that after it is not known when it was interrupted."""
+    if load is None:
+        return "interrupted"
+    share = "" if load["busy"] is None else f"{load['busy']:.0%}, "
+    return f"{share}{load['average']}"
 
 
 def _targets(results, rows):
