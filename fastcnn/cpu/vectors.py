@@ -1,11 +1,13 @@
 """Emitting vector instructions: what the intrinsics of this floor that are written as LLVM code have in common."""
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
 
+from fastcnn.cpu.jit import jit
 from fastcnn.cpu.microkernel import VECTOR_BYTES
-from fastcnn.cpu.moves import pointer_to
+from fastcnn.cpu.moves import CACHE_LINE, pointer_to
 
 
 class Vectors:
@@ -61,6 +63,9 @@ class Vectors:
 
     def constant_mask(self, lanes):
         return ir.Constant(ir.VectorType(ir.IntType(1), self.lanes), [int(lane) for lane in lanes])
+
+    def all_lanes(self):
+        return self.constant_mask([True] * self.lanes)
 
     def no_lanes(self):
         return self.constant_mask([False] * self.lanes)
@@ -151,3 +156,14 @@ def pointers(context, builder, signature, args, *positions):
 def either(compiled, python):
     """The intrinsic, or with JIT disabled its stand-in."""
     return python if config.DISABLE_JIT else compiled
+
+
+@jit
+def scratch(size, like):
+    """A one-dimensional array of `size` elements of like's dtype, uninitialised, that begins with a cache line.
+
+    Vectors that straddle cache lines take two accesses; numba's own arrays begin at any multiple of 32 bytes.
+    """
+    memory = np.empty(size + CACHE_LINE // like.itemsize, like.dtype)
+    skip = -memory.ctypes.data % CACHE_LINE // like.itemsize
+    return memory[skip : skip + size]

@@ -60,17 +60,26 @@ def _emit_rows(typingctx, source, start, step, rows, count, bias, relu, add, add
         source, add, out = pointers(context, builder, signature, args, 0, 7, 9)
         start, step, rows, count, bias, relu, adding, place, out_step = (args[i] for i in (1, 2, 3, 4, 5, 6, 8, 10, 11))
         bias, relu, zero = emit.spread(bias), emit.spread(relu), emit.splat(0)
+        whole = builder.sub(count, builder.srem(count, emit.index(emit.lanes)))
         with cgutils.for_range(builder, rows) as row:
             first = builder.add(start, builder.mul(row.index, step))
             target = builder.add(place, builder.mul(row.index, out_step))
-            with cgutils.for_range_slice(builder, emit.index(0), count, emit.index(emit.lanes), inc=True) as (c, _):
-                mask = emit.first_lanes(builder.sub(count, c))
-                value = builder.fadd(emit.masked_load(source, builder.add(first, c), mask), bias)
-                allowed = builder.select(adding, mask, emit.no_lanes())
-                value = builder.fadd(value, emit.masked_load(add, builder.add(target, c), allowed))
+
+            def finish(c, value, extra):
+                value = builder.fadd(builder.fadd(value, bias), extra)
                 negative = builder.and_(builder.fcmp_ordered("<", value, zero), relu)  # a NaN stays one
-                value = builder.select(negative, zero, value)
-                emit.masked_store(value, out, builder.add(target, c), mask)
+                return builder.select(negative, zero, value), builder.add(target, c)
+
+            with cgutils.for_range_slice(builder, emit.index(0), whole, emit.index(emit.lanes), inc=True) as (c, _):
+                allowed = builder.select(adding, emit.all_lanes(), emit.no_lanes())
+                extra = emit.masked_load(add, builder.add(target, c), allowed)
+                value, there = finish(c, emit.load(source, builder.add(first, c)), extra)
+                emit.store(value, out, there)
+            with cgutils.for_range_slice(builder, whole, count, emit.index(emit.lanes), inc=True) as (c, _):
+                mask = emit.first_lanes(builder.sub(count, c))
+                extra = emit.masked_load(add, builder.add(target, c), builder.select(adding, mask, emit.no_lanes()))
+                value, there = finish(c, emit.masked_load(source, builder.add(first, c), mask), extra)
+                emit.masked_store(value, out, there, mask)
         return context.get_dummy_value()
 
     if not vector_arrays(source, add, out) or not source.dtype == add.dtype == out.dtype:

@@ -6,10 +6,13 @@ registers and combined (`make_lanes_in`). Transforms of numbers that lie lane by
 (`make_planes_in`, `make_planes_out`, `make_tiles_out`).
 
 Arrays are one-dimensional and C-contiguous, positions are trusted; no element outside of what is described is touched,
-except that `make_lanes_in` reads up to `SLACK` elements from a lane's start.
+except that `make_lanes_in` reads up to `SLACK` elements from a lane's start, and `make_rows_in` stores whole vectors.
 """
 
+import functools
+
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -93,7 +96,8 @@ def make_rows_in(matrix):
     """A function (x, start, step, top, bottom, first, last, count, out, place, out_step) that combines rows:
 
     ``out[place + i out_step + c] = sum_k matrix[i, k] x[start + k step + c]`` for c < count, where what lies outside
-    of the rows top <= k < bottom and the columns first <= c < last counts as zeros and is not read.
+    of the rows top <= k < bottom and the columns first <= c < last counts as zeros and is not read. Vectors are
+    stored whole: up to `lanes` elements after a row are overwritten.
     """
     rows, columns = matrix.shape
 
@@ -107,18 +111,36 @@ def make_rows_in(matrix):
                 builder.and_(builder.icmp_signed("<=", top, k), builder.icmp_signed("<", k, bottom))
                 for k in map(emit.index, range(columns))
             ]
-            with cgutils.for_range_slice(builder, emit.index(0), count, emit.index(emit.lanes), inc=True) as (c, _):
-                mask = builder.and_(
-                    emit.first_lanes(builder.sub(last, c)), builder.not_(emit.first_lanes(builder.sub(first, c)))
-                )
+            lanes, zero = emit.index(emit.lanes), ir.Constant(emit.scalar, 0)
+            all_inside = functools.reduce(builder.and_, inside)
+            first = builder.select(builder.icmp_signed(">", first, emit.index(0)), first, emit.index(0))
+            last = builder.select(builder.icmp_signed("<", last, count), last, count)
+            length = builder.sub(last, first)
+            whole = builder.sub(length, builder.srem(length, lanes))
+            whole = builder.select(all_inside, builder.add(first, whole), first)
+
+            def move(c, load):
                 inputs = []
                 for k in range(columns):
-                    offset = builder.add(start, builder.add(builder.mul(emit.index(k), step), c))
-                    inputs.append(emit.masked_load(source, offset, builder.select(inside[k], mask, emit.no_lanes())))
-                mask = emit.first_lanes(builder.sub(count, c))
+                    inputs.append(load(k, builder.add(start, builder.add(builder.mul(emit.index(k), step), c))))
                 for i, value in enumerate(emit.combine(matrix, inputs)):
-                    offset = builder.add(place, builder.add(builder.mul(emit.index(i), out_step), c))
-                    emit.masked_store(value, target, offset, mask)
+                    emit.store(value, target, builder.add(place, builder.add(builder.mul(emit.index(i), out_step), c)))
+
+            with cgutils.for_range_slice(builder, first, whole, lanes, inc=True) as (c, _):
+                move(c, lambda k, offset: emit.load(source, offset))
+            with cgutils.for_range_slice(builder, whole, last, lanes, inc=True) as (c, _):
+                mask = emit.first_lanes(builder.sub(last, c))
+                masks = [builder.select(row, mask, emit.no_lanes()) for row in inside]
+                move(c, lambda k, offset: emit.masked_load(source, offset, masks[k]))
+            last = builder.select(builder.icmp_signed(">", last, emit.index(0)), last, emit.index(0))
+            for begin, end in (
+                (emit.index(0), builder.select(builder.icmp_signed("<", first, count), first, count)),
+                (last, count),
+            ):
+                with cgutils.for_range_slice(builder, begin, end, emit.index(1), inc=True) as (c, _):
+                    for i in range(rows):
+                        offset = builder.add(place, builder.add(builder.mul(emit.index(i), out_step), c))
+                        builder.store(zero, builder.gep(target, [offset]))
             return context.get_dummy_value()
 
         if not vector_arrays(x, out) or x.dtype != out.dtype:
@@ -132,7 +154,8 @@ def make_rows_in(matrix):
             here = x[start + k * step + first :][: max(last - first, 0)]
             inputs[k, first : first + len(here)] = here
         for i, row in enumerate(matrix.astype(x.dtype) @ inputs):
-            out[place + i * out_step :][:count] = row
+            whole = -(-count // lanes(x.dtype)) * lanes(x.dtype)
+            out[place + i * out_step :][:whole] = np.pad(row, (0, whole - count))
 
     return either(rows_in, rows_in_python)
 

@@ -26,6 +26,7 @@ from fastcnn.cpu.conv.points import POINTS, matrices
 from fastcnn.cpu.gemm import DEPTH
 from fastcnn.cpu.jit import jit, parallel
 from fastcnn.cpu.microkernel import ROWS, VECTORS, columns, lanes, multiply_tile, tile_columns, tile_lanes
+from fastcnn.cpu.vectors import scratch
 
 TAPS = 3
 GROUP = 4  # row panels of filters that are multiplied before their outputs are finished
@@ -124,7 +125,8 @@ def _kernels(m):
     def transform_filters(w, filter_step, channel_step, filters, first, channels, turned, u, place, panel_step, step):
         """U of one vector of filters, from `first` on; the A panels of a product stand `panel_step` apart."""
         width = tile_lanes(u)
-        planes = np.zeros(TAPS * TAPS * width, u.dtype)
+        planes = scratch(TAPS * TAPS * width, u)
+        planes[:] = 0
         for c in range(channels):
             for lane in range(min(width, filters - first)):
                 source = (first + lane) * filter_step + c * channel_step
@@ -151,26 +153,40 @@ def _kernels(m):
         return runs, positions
 
     @jit
-    def transform_strip(x, c, runs, pad_h, pad_w, strip, start, step):
-        """The tiles of one channel, combined down the image: n rows of a strip."""
+    def find_stretches(runs, x, pad_h, pad_w, rim):
+        """What `rows_in` is told about each run of tiles of x, whose tiles overlap by `rim`, for the first channel."""
         channels, height, width = x.shape[1:]
+        stretches = np.empty((runs.shape[0], 7), np.intp)
         for r in range(runs.shape[0]):
             column, length, image, tile_h, tile_w = runs[r]
             top, left = tile_h * m - pad_h, tile_w * m - pad_w
-            source = ((image * channels + c) * height + top) * width + left
-            place, count = start + column * m + r * (TAPS - 1), length * m + TAPS - 1
-            rows_in(x.reshape(-1), source, width, -top, height - top, -left, width - left, count, strip, place, step)
+            stretches[r, 0] = (image * channels * height + top) * width + left
+            stretches[r, 1], stretches[r, 2] = -top, height - top
+            stretches[r, 3], stretches[r, 4] = -left, width - left
+            stretches[r, 5], stretches[r, 6] = length * m + rim, column * m + r * rim
+        return stretches
+
+    @jit
+    def transform_strip(pixels, source, width, stretches, strip, start, step):
+        """The tiles of the channel that begins at `source`, combined down the image: n rows of a strip."""
+        for r in range(stretches.shape[0]):
+            offset, top, bottom, first, last, count, place = stretches[r]
+            rows_in(pixels, source + offset, width, top, bottom, first, last, count, strip, start + place, step)
 
     @jit
     def transform_inputs(x, first, last, runs, positions, vectors, pad_h, pad_w, v, v_step):
         """V [n^2][channel][tile] of a block of tiles, for the channels from `first` to `last`."""
         width = tile_lanes(x)
-        step = runs.shape[0] * (TAPS - 1) + vectors * width * m + SLACK
-        strip = np.empty(n * step, x.dtype)
-        for c in range(first, last):
-            transform_strip(x, c, runs, pad_h, pad_w, strip, 0, step)
-            for i in range(vectors):
-                lanes_in(strip, 0, step, positions, i * width, v, (c * vectors + i) * width, v_step, 0)
+        step = runs.shape[0] * (TAPS - 1) + vectors * width * m + SLACK + width
+        strips, stretches = scratch(2 * n * step, x), find_stretches(runs, x, pad_h, pad_w, TAPS - 1)
+        pixels, plane = x.reshape(-1), x.shape[2] * x.shape[3]
+        for c in range(first, last + 1):
+            # One channel ahead: a load that spans stores which are still under way would wait for them.
+            if c < last:
+                transform_strip(pixels, c * plane, x.shape[3], stretches, strips, c % 2 * n * step, step)
+            for i in range(vectors if c > first else 0):
+                place = ((c - 1) * vectors + i) * width
+                lanes_in(strips, (c - 1) % 2 * n * step, step, positions, i * width, v, place, v_step, 0)
 
     @jit
     def multiply_group(u, u_start, u_step, panels, v, v_step, channels, vectors, products, step):
@@ -195,20 +211,30 @@ def _kernels(m):
         finish_moments(pivot, moments)
 
     @jit
+    def find_patches(runs, out):
+        """Where the outputs of each run of tiles go, in the first channel, and how many rows and columns there are."""
+        filters, height, width = out.shape[1:]
+        patches = np.empty((runs.shape[0], 4), np.intp)
+        for r in range(runs.shape[0]):
+            column, length, image, tile_h, tile_w = runs[r]
+            patches[r, 0] = (image * filters * height + tile_h * m) * width + tile_w * m
+            patches[r, 1], patches[r, 2] = min(m, height - tile_h * m), min(m * length, width - tile_w * m)
+            patches[r, 3] = column * m
+        return patches
+
+    @jit
     def finish_group(products, step, vectors, runs, first, last, bias, add, relu, rows, out, moments):
         """Outputs of the filters from `first` to `last` in a block of tiles."""
-        width, size, wide = tile_lanes(out), out.shape[2] * out.shape[3], vectors * tile_lanes(out)
-        flat, addend, adding = out.reshape(-1), add.reshape(-1), add.size > 0
+        width, plane, wide = tile_lanes(out), out.shape[2] * out.shape[3], vectors * tile_lanes(out)
+        flat, addend, adding, patches = out.reshape(-1), add.reshape(-1), add.size > 0, find_patches(runs, out)
+        row_step, out_step = wide * m, out.shape[3]
         for f in range(first, last):
             for i in range(vectors):
-                tiles_out(products, (f - first) * wide + i * width, step, rows, i * width * m, wide * m)
-            for r in range(runs.shape[0]):
-                column, length, image, tile_h, tile_w = runs[r]
-                height, count = min(m, out.shape[2] - tile_h * m), min(m * length, out.shape[3] - tile_w * m)
-                place = (image * out.shape[1] + f) * size + tile_h * m * out.shape[3] + tile_w * m
-                emit_rows(
-                    rows, column * m, wide * m, height, count, bias[f], relu, addend, adding, flat, place, out.shape[3]
-                )
+                tiles_out(products, (f - first) * wide + i * width, step, rows, i * width * m, row_step)
+            for r in range(patches.shape[0]):
+                offset, height, count, column = patches[r]
+                place = f * plane + offset
+                emit_rows(rows, column, row_step, height, count, bias[f], relu, addend, adding, flat, place, out_step)
             if moments.size:
                 gather_tiles(out, runs, f, moments[f])
 
@@ -225,10 +251,10 @@ def _kernels(m):
         width, filters, channels = tile_lanes(x), out.shape[1], x.shape[1]
         runs, positions, vectors = part_of(out, block, size)
         v_step = (channels * vectors + 1) * width  # steps that spread over the sets of the cache
-        v = np.empty(n * n * v_step, x.dtype)
+        v = scratch(n * n * v_step, x)
         transform_inputs(x, 0, channels, runs, positions, vectors, pad_h, pad_w, v, v_step)
         step = (group * ROWS * vectors + 1) * width
-        products, rows = np.empty(n * n * step, x.dtype), np.empty(m * m * vectors * width, x.dtype)
+        products, rows = scratch(n * n * step, x), scratch(m * m * vectors * width, x)
         for f in range(0, filters, group * ROWS):
             last = min(filters, f + group * ROWS)
             panels = -(-(last - f) // ROWS)
@@ -256,14 +282,14 @@ def _kernels(m):
         panels = -(-(last - f) // ROWS)
         unit = max(ROWS, width)
         u_step = -(-(last - f) // unit) * unit * channels + width
-        u = np.empty(n * n * u_step, v.dtype)
+        u = scratch(n * n * u_step, v)
         for i in range(0, last - f, width):
             place = i // ROWS * channels * ROWS + i % ROWS
             transform_filters(
                 w, filter_step, channel_step, filters, f + i, channels, turned, u, place, channels * ROWS, u_step
             )
         step = (group * ROWS * size // width + 1) * width
-        products, rows = np.empty(n * n * step, v.dtype), np.empty(m * m * size, v.dtype)
+        products, rows = scratch(n * n * step, v), scratch(m * m * size, v)
         for block in range(blocks):
             runs, _, vectors = part_of(out, first + block, size)
             v_step = (channels * vectors + 1) * width
@@ -279,32 +305,32 @@ def _kernels(m):
     @jit
     def transform_channels(x, first, runs, positions, count, pad_h, pad_w, strips, spread, v, place, tile_step, v_step):
         """V [n^2][tile][channel], B panels, of one vector of channels from `first` on."""
-        width, step = tile_lanes(x), spread[1] // n
-        for lane in range(min(width, x.shape[1] - first)):
-            transform_strip(x, first + lane, runs, pad_h, pad_w, strips, spread[lane], step)
+        stretches, step = find_stretches(runs, x, pad_h, pad_w, TAPS - 1), spread[1] // n
+        pixels, plane = x.reshape(-1), x.shape[2] * x.shape[3]
+        for lane in range(min(tile_lanes(x), x.shape[1] - first)):
+            transform_strip(pixels, (first + lane) * plane, x.shape[3], stretches, strips, spread[lane], step)
         for tile in range(count):
             lanes_in(strips, positions[tile], step, spread, 0, v, place + tile * tile_step, v_step, 0)
 
     @jit
     def transform_gradients(dout, first, runs, count, strips, spread, v, place, panel_step, v_step):
         """W [n^2][tile][filter], A panels, of one vector of filters from `first` on."""
-        filters, height, width = dout.shape[1:]
-        step = spread[1] // n
-        for lane in range(min(tile_lanes(dout), filters - first)):
+        stretches, step = find_stretches(runs, dout, 0, 0, 0), spread[1] // n
+        pixels, width, plane = dout.reshape(-1), dout.shape[3], dout.shape[2] * dout.shape[3]
+        for lane in range(min(tile_lanes(dout), dout.shape[1] - first)):
             for r in range(runs.shape[0]):
-                column, length, image, tile_h, tile_w = runs[r]
-                source = ((image * filters + first + lane) * height + tile_h * m) * width + tile_w * m
+                offset, top, bottom, left, right, length, place = stretches[r]
+                source = (first + lane) * plane + offset
                 gradient_rows_in(
-                    dout.reshape(-1), source, width, 0, height - tile_h * m, 0, width - tile_w * m, length * m, strips,
-                    spread[lane] + column * m, step,
-                )  # fmt: skip
+                    pixels, source, width, top, bottom, left, right, length, strips, spread[lane] + place, step
+                )
         for tile in range(count):
             gradient_lanes_in(strips, tile * m, step, spread, 0, v, place + tile * ROWS, v_step, panel_step)
 
     @jit
     def spread_lanes(x, runs, tiles):
         """Where the strips of a vector of channels begin."""
-        return np.arange(tile_lanes(x)) * (n * (runs * (TAPS - 1) + tiles * m + SLACK))
+        return np.arange(tile_lanes(x)) * (n * (runs * (TAPS - 1) + tiles * m + SLACK + tile_lanes(x)))
 
     @jit
     def multiply_tiles(count, w, w_start, w_step, v, v_step, filters, channels, sums, sums_step, fresh):
@@ -327,7 +353,7 @@ def _kernels(m):
         """From the sums of products to dw (F, C, 3, 3) of the filters from `first` to `last`."""
         width, across = tile_lanes(sums), tile_columns(sums)
         wide = -(-channels // width) * width
-        planes = np.empty(TAPS * TAPS * width, sums.dtype)
+        planes = scratch(TAPS * TAPS * width, sums)
         for i in range(last - first):
             for c in range(0, channels, width):
                 panel = c // across * across
@@ -361,15 +387,15 @@ def _kernels(m):
         wide, high = -(-channels // width) * width, -(-filters // unit) * unit
         in_all = dout.shape[0] * -(-dout.shape[2] // m) * -(-dout.shape[3] // m)
         v_step, w_step, sums_step = wide * block + width, high * block + width, wide * high + width
-        v, w = np.empty(n * n * v_step, x.dtype), np.empty(n * n * w_step, x.dtype)
-        sums = np.empty(n * n * sums_step, x.dtype)
+        v, w = scratch(n * n * v_step, x), scratch(n * n * w_step, x)
+        sums = scratch(n * n * sums_step, x)
         blocks = -(-in_all // block)
         first_block, last_block = piece * blocks // parts.shape[0], (piece + 1) * blocks // parts.shape[0]
         for i in range(first_block, last_block):
             count = min(block, in_all - i * block)
             runs, positions = find_tiles(i * block, count, dout.shape[2], dout.shape[3])
             spread = spread_lanes(x, runs.shape[0], block)
-            strips = np.empty(spread[1] * width, x.dtype)
+            strips = scratch(spread[1] * width, x)
             for vector in range(wide // width + -(-filters // width)):
                 transform_vector(
                     vector, x, dout, runs, positions, count, pad_h, pad_w, strips, spread, v, v_step, w, w_step
@@ -382,7 +408,7 @@ def _kernels(m):
         width = tile_lanes(x)
         runs, positions = find_tiles(first, count, dout.shape[2], dout.shape[3])
         spread = spread_lanes(x, runs.shape[0], count)
-        strips = np.empty(spread[1] * width, x.dtype)
+        strips = scratch(spread[1] * width, x)
         v_step, w_step = v.size // (n * n), w.size // (n * n)
         transform_vector(vector, x, dout, runs, positions, count, pad_h, pad_w, strips, spread, v, v_step, w, w_step)
 
@@ -391,7 +417,7 @@ def _kernels(m):
         filters, channels = dw.shape[:2]
         f, wide = task * group, -(-channels // tile_lanes(v)) * tile_lanes(v)
         here, step = min(group, filters - f), wide * group + tile_lanes(v)
-        part = sums[task] if sums.size else np.empty(n * n * step, v.dtype)
+        part = sums[task] if sums.size else scratch(n * n * step, v)
         w_step, v_step = w.size // (n * n), v.size // (n * n)
         multiply_tiles(count, w, f * count, w_step, v, v_step, here, channels, part, step, fresh)
         if last:
