@@ -33,31 +33,32 @@ class Memory:
     """Lends memory to arrays, and lends it again once they are gone: the layers of a net share one.
 
     A backward pass then needs as many buffers as there are gradients at a time, two or three, and none of them is
-    allocated a second time.
+    allocated a second time. They are made as large as the largest array that is expected: what an array does not touch
+    of its buffer costs nothing, and buffers that were outgrown would leave holes.
     """
 
     def __init__(self):
         self.free = []
+        self._largest = 0
         self._passing = False
 
     def __reduce__(self):
         return Memory, ()  # a copy of a net has memory of its own
 
     def take(self, shape, dtype):
-        """An uninitialised C-contiguous array, in the smallest free memory that suffices.
-
-        If none suffices, the largest is given up for a larger one: nets whose gradients grow from layer to layer do not
-        collect memory of every size.
-        """
+        """An uninitialised C-contiguous array, in memory that was free or, if none suffices, in place of such."""
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
-        sizes = [chunk.size for chunk in self.free]
-        fitting = [length for length in sizes if length >= size]
-        chunk = self.free.pop(sizes.index(min(fitting) if fitting else max(sizes))) if sizes else None
+        self.expect(size)
+        chunk = self.free.pop() if self.free else None
         if chunk is None or chunk.size < size:
             chunk = None  # before there is another
-            chunk = aligned(size)
+            chunk = aligned(self._largest)
         return np.asarray(_Lease(self, chunk, shape, dtype))
+
+    def expect(self, size):
+        """There will be arrays of so many bytes."""
+        self._largest = max(self._largest, size)
 
     @contextlib.contextmanager
     def passing(self, array):

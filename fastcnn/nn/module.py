@@ -168,7 +168,9 @@ class Module:
     def _output(self, x, shape=None):
         """The array that the output for x goes to; `shape`: of outputs for which x itself is not to be used."""
         if self.gradients:
-            return self._buffer("out", x.shape if shape is None else shape, x.dtype)
+            out = self._buffer("out", x.shape if shape is None else shape, x.dtype)
+            self.memory.expect(out.nbytes)  # the size of its gradient
+            return out
         return self.memory.over(x) if shape is None else self.memory.take(shape, x.dtype)
 
     def _done(self, out):
