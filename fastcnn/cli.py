@@ -108,7 +108,7 @@ def _add_bench(commands):
     text = "Measure every kernel beside its NumPy reference, other libraries, and the limits of this machine."
     command = _command(commands, "bench", _bench, text)
     what = command.add_argument_group("what to measure")
-    what.add_argument("--quick", action="store_true", help="a few cases of each family, for a short time")
+    what.add_argument("--quick", action="store_true", help="a few cases, for a short time each")
     what.add_argument("--family", action="append", metavar="NAME", help="only this family; may be repeated")
     what.add_argument(
         "--op", action="append", metavar="NAME", help="only cases or ops of this name, * for any; may be repeated"

@@ -142,7 +142,7 @@ def every():
 
 def test_every_family_has_cases_and_quick_ones(every):
     assert {case.family for case in every} == set(cases.FAMILIES)
-    assert {case.family for case in cases.select(quick=True)} == set(cases.FAMILIES)
+    assert {case.family for case in cases.select(quick=True)} == set(cases.FAMILIES) - {"memory"}  # takes long
     names = [case.name for case in every]
     assert len(names) == len(set(names))
     assert json.loads(json.dumps([case.params for case in every]))

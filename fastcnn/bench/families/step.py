@@ -18,7 +18,7 @@ def cases(family="step", work="training_step", kind="time"):
             flops=6 * batch * nets.cost(net),
             images=batch,
             tags=(net,),
-            quick=net == "resnet20",
+            quick=net == "resnet20" and kind == "time",
             kind=kind,
         )
         for net, batch in BATCH.items()
