@@ -5,7 +5,7 @@ import numpy as np
 from fastcnn.cpu.apart import get, put
 from fastcnn.cpu.arrays import contiguous, output
 from fastcnn.cpu.gemm import DEPTH, multiply, rectify
-from fastcnn.cpu.jit import parallel
+from fastcnn.cpu.jit import jit, parallel
 
 STRIP = 64  # columns per task of the bias gradient: whole cache lines
 FEW = 4  # rows of x for which reading w is the work; to pack it would be to read it twice
@@ -45,30 +45,36 @@ def _few_rows(task, width, x, w, bias, relu, out):
     """Columns of x w + bias, w read once and four rows at a time."""
     depth, columns = w.shape
     first, size = task * width, min(width, columns - task * width)
-    flat, sums = w.reshape(-1), np.empty(size, x.dtype)
+    sums = np.empty(size, x.dtype)
     for i in range(x.shape[0]):
-        out[i, first : first + size] = bias[first : first + size]
+        for j in range(size):
+            out[i, first + j] = bias[first + j]
     for top in range(0, depth, DEPTH):
         bottom = min(depth, top + DEPTH)
         whole = top + (bottom - top) // 4 * 4
         for i in range(x.shape[0]):
-            sums[:] = 0
+            for j in range(size):
+                sums[j] = 0
             for p in range(top, whole, 4):
-                a, b, c, d = x[i, p], x[i, p + 1], x[i, p + 2], x[i, p + 3]
-                start = p * columns + first
-                for j in range(size):
-                    here = start + j
-                    product = a * get(flat, here) + b * get(flat, here + columns)
-                    product += c * get(flat, here + 2 * columns) + d * get(flat, here + 3 * columns)
-                    put(sums, j, get(sums, j) + product)
+                add_rows(sums, w, p * columns + first, columns, x[i, p], x[i, p + 1], x[i, p + 2], x[i, p + 3])
             for p in range(whole, bottom):
                 for j in range(size):
-                    put(sums, j, get(sums, j) + x[i, p] * get(flat, p * columns + first + j))
+                    sums[j] += x[i, p] * get(w, p * columns + first + j)
             for j in range(size):
                 out[i, first + j] += sums[j]
     for i in range(x.shape[0]):
         for j in range(first, first + size):
             out[i, j] = rectify(out[i, j], relu)
+
+
+@jit
+def add_rows(sums, w, start, step, a, b, c, d):
+    """sums += a, b, c and d times what stands at `start`, and `step` after each other, in w taken as flat."""
+    for j in range(sums.size):
+        here = start + j
+        product = a * get(w, here) + b * get(w, here + step)
+        product += c * get(w, here + 2 * step) + d * get(w, here + 3 * step)
+        put(sums, j, get(sums, j) + product)
 
 
 @parallel
