@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from layers_support import floor_in_use, spread  # noqa: F401
 from numpy.testing import assert_allclose, assert_array_equal
 
+from fastcnn import reference
 from fastcnn.layers import (
     avg_pool_backward,
     avg_pool_forward,
@@ -45,6 +46,39 @@ def test_geometry(window, stride, more, padded):
     out, cache = avg_pool_forward(x, **keywords)
     assert_allclose(out, windows(0).mean(axis=(-1, -2)), atol=1e-12)
     assert_allclose((avg_pool_backward(dout, cache) * x).sum(), (dout * out).sum(), atol=1e-12)
+
+
+@pytest.mark.parametrize("planes", [7, 8, 17])
+@pytest.mark.parametrize(
+    "image, size, stride, pad",
+    [
+        ((33, 40), 2, 2, 0),  # several bands of rows
+        ((40, 33), 3, 2, 1),  # bands that share rows
+        ((21, 65), (5, 3), (1, 2), (2, 1)),
+        ((50, 31), 2, 5, 0),  # rows between the windows
+        ((3, 700), 3, 3, 0),  # rows longer than a band
+        ((2, 2), 2, 2, 0),
+        ((5, 1), (2, 1), 1, 0),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_planes_and_rows(planes, image, size, stride, pad, dtype):
+    """Against the reference, with ties, NaN and infinities among the numbers."""
+    size, stride, pad = (v if isinstance(v, tuple) else (v, v) for v in (size, stride, pad))
+    rng = np.random.default_rng()
+    x = rng.integers(-4, 4, (1, planes, *image)).astype(dtype)
+    x[rng.random(x.shape) < 0.02] = np.nan
+    x[rng.random(x.shape) < 0.02] = -np.inf
+    keywords = {"pool_height": size[0], "pool_width": size[1], "stride": stride, "pad": pad}
+    out, cache = max_pool_forward(x, **keywords)
+    assert_array_equal(out, reference.pool.max_pool_forward(x, size, stride, pad))
+    dout = rng.standard_normal(out.shape).astype(dtype)
+    dx = max_pool_backward(dout, cache, out=np.full_like(x, np.nan))
+    assert_allclose(dx, reference.pool.max_pool_backward(dout, x, size, stride, pad), atol=1e-5)
+    out, cache = avg_pool_forward(x, **keywords)
+    assert_allclose(out, reference.pool.avg_pool_forward(x, size, stride, pad), atol=1e-5)
+    dx = avg_pool_backward(dout, cache, out=np.full_like(x, np.nan))
+    assert_allclose(dx, reference.pool.avg_pool_backward(dout, x.shape, size, stride, pad), atol=1e-5)
 
 
 def test_dictionary_and_keywords_say_the_same():
