@@ -319,10 +319,10 @@ def _kernels(m):
         pixels, width, plane = dout.reshape(-1), dout.shape[3], dout.shape[2] * dout.shape[3]
         for lane in range(min(tile_lanes(dout), dout.shape[1] - first)):
             for r in range(runs.shape[0]):
-                offset, top, bottom, left, right, length, place = stretches[r]
+                offset, top, bottom, left, right, length, column = stretches[r]
                 source = (first + lane) * plane + offset
                 gradient_rows_in(
-                    pixels, source, width, top, bottom, left, right, length, strips, spread[lane] + place, step
+                    pixels, source, width, top, bottom, left, right, length, strips, spread[lane] + column, step
                 )
         for tile in range(count):
             gradient_lanes_in(strips, tile * m, step, spread, 0, v, place + tile * ROWS, v_step, panel_step)
