@@ -127,6 +127,10 @@ def _with(forward, *fixed, **keywords):
     return lambda *arrays, **k: forward(*arrays, *fixed, **keywords, **k)
 
 
+def _with_add(forward, add):
+    return lambda x, *arrays, **k: forward(x, add, *arrays, **k)
+
+
 _statistics = {"running_mean": (6,), "running_var": (6,)}
 _channel_statistics = {"running_mean": (4,), "running_var": (4,)}
 _running = ("running_mean", "running_var")
@@ -174,6 +178,12 @@ LAYERS = [
           {**IMAGES, **CHANNELS}),
     Layer("spatial_batchnorm_relu, test", _test(L.spatial_batchnorm_relu_forward), L.spatial_batchnorm_relu_backward,
           {**IMAGES, **CHANNELS, **_channel_statistics}, constant=_running),
+    Layer("batchnorm_add_relu", lambda *a, **k: L.batchnorm_add_relu_forward(*a, {"mode": "train"}, **k),
+          L.batchnorm_add_relu_backward, {**ROWS, "add": (5, 6), **COLUMNS}),
+    Layer("spatial_batchnorm_add_relu, test",
+          lambda x, add, *a, **k: _test(_with_add(L.spatial_batchnorm_add_relu_forward, add))(x, *a, **k),
+          L.spatial_batchnorm_add_relu_backward,
+          {**IMAGES, "add": (3, 4, 5, 4), **CHANNELS, **_channel_statistics}, constant=_running),
     Layer("layernorm", _with(L.layernorm_forward, {}), L.layernorm_backward, {**ROWS, **COLUMNS}),
     Layer("spatial_layernorm", L.spatial_layernorm_forward, L.spatial_layernorm_backward, {**IMAGES, **CHANNELS}),
     Layer("groupnorm", _with(L.groupnorm_forward, 2), L.groupnorm_backward, {**ROWS, **COLUMNS}),

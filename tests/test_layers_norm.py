@@ -48,6 +48,51 @@ def test_formulas_of_images():
         assert_allclose(out, scaled(expected), atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(40, 3, 9, 9), (300, 5, 2, 2), (3, 2, 70, 41), (1000, 6), (64, 70, 4, 4)])
+@pytest.mark.parametrize("mean", [0, 1e3, -3e5])
+def test_a_large_mean_cancels_no_variance(shape, mean):
+    x = (np.random.default_rng(1).standard_normal(shape) + mean).astype(np.float32)
+    axes = (0, *range(2, x.ndim))
+    exact = x.astype(np.float64)
+    gamma, beta = np.ones(shape[1], np.float32), np.zeros(shape[1], np.float32)
+    param = {"mode": "train", "momentum": 0.0}
+    forward = L.batchnorm_forward if x.ndim == 2 else L.spatial_batchnorm_forward
+    out, cache = forward(x, gamma, beta, param)
+    assert_allclose(param["running_var"], exact.var(axis=axes), rtol=1e-6)
+    assert_allclose(param["running_mean"], exact.mean(axis=axes), rtol=1e-6, atol=1e-7)
+    # rounding the mean to float32 moves all of a channel's outputs by the same amount
+    assert_allclose(out, standardised(exact, axes), atol=1e-5 + 1e-7 * abs(mean))
+    forward = L.layernorm_forward if x.ndim == 2 else L.spatial_instancenorm_forward
+    axes = 1 if x.ndim == 2 else (2, 3)
+    _, cache = forward(x, gamma, beta)
+    assert_allclose(np.squeeze(cache.var), np.squeeze(exact.var(axis=axes)), rtol=2e-6)
+
+
+@pytest.mark.parametrize("mode", ["train", "test"])
+def test_the_sum_of_a_residual_block(mode):
+    for x, forward, forward_add in [
+        (spread(3, 4, 5, 2), L.spatial_batchnorm_forward, L.spatial_batchnorm_add_relu_forward),
+        (spread(6, 4), L.batchnorm_forward, L.batchnorm_add_relu_forward),
+    ]:
+        add = spread(*x.shape, seed=5)
+        param, other = ({"mode": mode, "running_mean": CHANNELS[0], "running_var": CHANNELS[1] ** 2} for _ in range(2))
+        normalised, bn_cache = forward(x, *CHANNELS, param)
+        expected, add_cache = L.add_relu_forward(normalised, add)
+        buffer = x.copy()
+        out, cache = forward_add(buffer, add, *CHANNELS, other, out=buffer)
+        assert out is buffer
+        assert_allclose(out, expected, atol=1e-12)
+        assert_allclose(other["running_mean"], param["running_mean"])
+        dout = spread(*x.shape, seed=6)
+        dnormalised, dadd = L.add_relu_backward(dout, add_cache)
+        gradients = L.batchnorm_add_relu_backward(dout, cache)
+        dx, *others = L.batchnorm_backward(dnormalised, bn_cache)
+        for got, right in zip(gradients, (dx, dadd, *others), strict=True):
+            assert_allclose(got, right, atol=1e-12)
+    with pytest.raises(ValueError, match=r"^add: expected shape \(6, 4\), got \(4, 6\)"):
+        L.batchnorm_add_relu_forward(x, add.T, *CHANNELS, {"mode": "train"})
+
+
 # ---- running statistics
 
 

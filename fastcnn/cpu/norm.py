@@ -579,35 +579,31 @@ def _groups_backward_rows(task, dout, x, gamma, mean, var, eps, dx, sums):
             first, last = group * width, (group + 1) * width
             inv_std = inverse_std(np.float64(var[n, group]), eps)
             middle, factor = mean[n, group], x.dtype.type(inv_std)
-            g, row, scale = dout[n, first:last], x[n, first:last], gamma[first:last]
-            add_products(g, row, middle, factor, totals[first:last], products[first:last])
-            total, product = row_sums(g, row, scale, middle)
-            offset, slope = x.dtype.type(total * inv_std / width), x.dtype.type(product * inv_std**3 / width)
-            result = dx[n, first:last]
+            g, row, scale, result = dout[n, first:last], x[n, first:last], gamma[first:last], dx[n, first:last]
+            total, product = add_products(g, row, scale, middle, factor, totals[first:last], products[first:last])
+            offset, slope = x.dtype.type(total * inv_std / width), x.dtype.type(product * inv_std**2 / width)
             for i in range(width):
                 value = get(g, i) * get(scale, i) * factor
                 put(result, i, value - offset - (get(row, i) - middle) * slope)
 
 
 @jit
-def add_products(g, row, middle, factor, totals, products):
-    """Add a row's gradients, and their products with the normalised values, column by column."""
-    for i in range(g.size):
-        put(totals, i, get(totals, i) + get(g, i))
-        put(products, i, get(products, i) + get(g, i) * ((get(row, i) - middle) * factor))
+def add_products(g, x, gamma, middle, factor, totals, products):
+    """Add gradients, and their products with xhat = (x - middle) factor, to the sums of their columns.
 
-
-@jit
-def row_sums(dout, x, gamma, middle):
-    """Sums of gamma dout and of gamma dout (x - middle), in float64."""
+    Returns the sums of gamma g and of gamma g xhat over all columns, in float64.
+    """
     total, product = np.float64(0), np.float64(0)
     for i in range(runs(x)):
-        g, here, scale = run(dout, i), run(x, i), run(gamma, i)
+        here, there, scale = run(g, i), run(x, i), run(gamma, i)
+        column_totals, column_products = run(totals, i), run(products, i)
         run_total, run_product = x.dtype.type(0), x.dtype.type(0)
         for j in range(here.size):
-            value = g[j] * scale[j]
-            run_total += value
-            run_product += value * (here[j] - middle)
+            value, xhat = get(here, j), (get(there, j) - middle) * factor
+            put(column_totals, j, get(column_totals, j) + value)
+            put(column_products, j, get(column_products, j) + value * xhat)
+            run_total += value * get(scale, j)
+            run_product += value * get(scale, j) * xhat
         total += run_total
         product += run_product
     return total, product

@@ -190,6 +190,18 @@ class BatchNormCache(NamedTuple):
     training: bool
 
 
+class BatchNormAddCache(NamedTuple):
+    """What `batchnorm_add_relu_backward` needs; out, the output, says where the ReLU let pass."""
+
+    x: np.ndarray
+    out: np.ndarray
+    gamma: np.ndarray
+    mean: np.ndarray
+    var: np.ndarray
+    eps: float
+    training: bool
+
+
 class GroupNormCache(NamedTuple):
     """What `groupnorm_backward` needs; gamma in the shape it was given."""
 
@@ -202,8 +214,8 @@ class GroupNormCache(NamedTuple):
     eps: float
 
 
-def normalise_batch(layout, x, gamma, beta, bn_param, keywords, relu, out):
-    """`batchnorm_forward` of x in `layout`, with `relu` followed by max(0, out) in the same pass."""
+def normalise_batch(layout, x, gamma, beta, bn_param, keywords, relu, out, add=None):
+    """`batchnorm_forward` of x in `layout`; with `relu` max(0, out), or max(0, out + add), in the same pass."""
     param = checks.parameters("bn_param", bn_param, {"mode": "train"}, **keywords)
     training = checks.choice("mode", checks.required("bn_param", param, "mode"), ("train", "test")) == "train"
     eps = checks.number("eps", param.get("eps", 1e-5), 0)
@@ -211,18 +223,22 @@ def normalise_batch(layout, x, gamma, beta, bn_param, keywords, relu, out):
     (x,) = checks.floats(x=x)
     checks.rank("x", x, layout)
     x_dtype, running = x.dtype, _running(param, x, training, bn_param is None)
-    if training:
-        x, gamma, beta = checks.floats(x=x, gamma=gamma, beta=beta)
-        arrays = x, gamma, beta
-    else:
-        arrays = x, gamma, beta, *_ = checks.floats(x=x, gamma=gamma, beta=beta, **running)
-    checks.shape("gamma", gamma, x.shape[1:2])
-    checks.shape("beta", beta, x.shape[1:2])
+    given = {} if training else running
+    x, add, *others = checks.floats(x=x, add=add, gamma=gamma, beta=beta, **given)
+    checks.shape("add", add, x.shape)
+    checks.shape("gamma", others[0], x.shape[1:2])
+    checks.shape("beta", others[1], x.shape[1:2])
+    arrays = (x, *others) if add is None else (x, add, *others)
     direct = checks.buffer(out, x.shape, x.dtype, arrays, in_place=True)
-    saved = checks.keep(out, *arrays)
+    saved = checks.keep(out, x, *others)
+    norm = floor("norm")
+    if add is None:
+        forward, inference = norm.batchnorm_forward, norm.batchnorm_inference
+    else:
+        forward, inference = norm.batchnorm_add_forward, norm.batchnorm_add_inference
 
     if training:
-        result, mean, var = floor("norm").batchnorm_forward(*arrays, eps=eps, relu=relu, out=direct)
+        result, mean, var = forward(*arrays, eps=eps, relu=relu, out=direct)
         saved = *saved, mean, var
         if x.size:
             new = zip(running.items(), (mean, var), strict=True)
@@ -231,10 +247,14 @@ def normalise_batch(layout, x, gamma, beta, bn_param, keywords, relu, out):
             }
         _store(running, param, bn_param)
     else:
-        result = floor("norm").batchnorm_inference(*arrays, eps=eps, relu=relu, out=direct)
+        result = inference(*arrays, eps=eps, relu=relu, out=direct)
         if bn_param is not None:  # as CS231n: after the first call they are there
             bn_param.update({name: array for name, array in running.items() if name not in param})
-    return checks.deliver(result, direct, out), BatchNormCache(*saved, eps, relu, training)
+    result = checks.deliver(result, direct, out)
+    if add is None:
+        return result, BatchNormCache(*saved, eps, relu, training)
+    x, gamma, _, mean, var = saved
+    return result, BatchNormAddCache(x, result, gamma, mean, var, eps, training)
 
 
 def _running(param, x, training, keywords_only):

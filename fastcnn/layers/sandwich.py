@@ -6,6 +6,7 @@ ReLU's cache is its output.
 
 from fastcnn.layers import checks
 from fastcnn.layers.activation import relu_backward
+from fastcnn.layers.backend import floor
 from fastcnn.layers.conv import conv_backward, convolve
 from fastcnn.layers.linear import affine, affine_backward, affine_forward
 from fastcnn.layers.norm import batchnorm_backward, normalise_batch
@@ -50,6 +51,31 @@ def spatial_batchnorm_relu_forward(x, gamma, beta, bn_param=None, *, out=None):
 
 
 batchnorm_relu_backward = spatial_batchnorm_relu_backward = batchnorm_backward
+
+
+def batchnorm_add_relu_forward(x, add, gamma, beta, bn_param=None, *, out=None):
+    """max(0, batchnorm(x) + add), x and add (N, D); returns out, cache. The cache holds out itself."""
+    return normalise_batch("(N, D)", x, gamma, beta, bn_param, {}, True, out, add)
+
+
+def spatial_batchnorm_add_relu_forward(x, add, gamma, beta, bn_param=None, *, out=None):
+    """max(0, spatial_batchnorm(x) + add), the end of a residual block, x and add (N, C, H, W); returns out, cache."""
+    return normalise_batch("(N, C, H, W)", x, gamma, beta, bn_param, {}, True, out, add)
+
+
+def batchnorm_add_relu_backward(dout, cache, *, out=None):
+    """dx, dadd, dgamma, dbeta; `out` receives dx."""
+    names = ("x", "out", "gamma", "mean", "var")
+    arrays = checks.floats(dout=dout, **{name: getattr(cache, name) for name in names})
+    dout, x = arrays[:2]
+    checks.shape("dout", dout, x.shape)
+    direct, norm = checks.buffer(out, x.shape, x.dtype, arrays), floor("norm")
+    backward = norm.batchnorm_add_backward if cache.training else norm.batchnorm_add_inference_backward
+    dx, *others = backward(*arrays, eps=cache.eps, relu=True, out=(direct, None))
+    return checks.deliver(dx, direct, out), *others
+
+
+spatial_batchnorm_add_relu_backward = batchnorm_add_relu_backward
 
 
 def conv_relu_forward(
