@@ -55,10 +55,13 @@ def backward_filter(dout, x, stride, pad, dilation, groups, dw):
     taps = _taps(dw.shape, stride, pad, dilation)
     pieces = max(1, min(16, 2**20 // max(1, dw.size), places // (2 * LINE)))
     # Channels whose lines fill half of a core's cache; and enough tasks where there are few pieces.
-    some = max(1, min(channels, 2**17 // (LINE * len(taps)), -(-channels * pieces // 16)))
-    parts = np.empty((pieces, *dw.shape), dw.dtype)
+    some, filters = max(1, min(channels, 2**17 // (LINE * max(1, len(taps))))), len(dw) // groups
     tasks = pieces * groups * -(-channels // some)
-    _backward_filter(tasks, dout, x, taps, *stride, groups, some, parts)
+    block = -(-filters // max(1, min(-(-16 // max(1, tasks)), filters // AT_ONCE)))
+    block = -(-block // A_ROWS) * A_ROWS
+    parts = np.empty((pieces, *dw.shape), dw.dtype)
+    tasks *= -(-filters // max(1, block))
+    _backward_filter(tasks, dout, x, taps, *stride, groups, some, block, parts)
     np.add.reduce(parts, axis=0, out=dw)  # in their order
 
 
@@ -151,23 +154,23 @@ def gather_taps(x, channel0, channels, taps, stride_h, stride_w, runs, panel, wi
     Panels are `panel` columns wide, the last one of `width` columns narrower: whole vectors.
     """
     in_all, height, in_width = x.shape[1:]
-    pixels, step = x.reshape(-1), taps.shape[0]
+    pixels, step, plane = x.reshape(-1), taps.shape[0], height * in_width
+    few = channels if step == 1 else min(channels, 4)  # of whose rows all taps are taken while these are in L1
     for r in range(runs.shape[0]):
         column, length, image, oh, ow = runs[r]
         begin = column // panel * panel
         here = min(panel, width - begin)
         # The last run of a panel fills it up with zeros.
         count = here - (column - begin) if r + 1 == runs.shape[0] else length
-        for t in range(step):
-            ih, iw = oh * stride_h + taps[t, 0], ow * stride_w + taps[t, 1]
-            first, last = inside(iw, stride_w, in_width, length)
-            if ih < 0 or ih >= height:
-                first = last = 0
-            source = ((image * in_all + channel0) * height + ih) * in_width + iw
-            place = begin * channels * step + t * here + column - begin
-            gather_run(
-                pixels, source, height * in_width, channels, stride_w, first, last, count, cols, place, step * here
-            )
+        for c in range(0, channels, few):
+            for t in range(step):
+                ih, iw = oh * stride_h + taps[t, 0], ow * stride_w + taps[t, 1]
+                first, last = inside(iw, stride_w, in_width, length)
+                if ih < 0 or ih >= height:
+                    first = last = 0
+                source = ((image * in_all + channel0 + c) * height + ih) * in_width + iw
+                place, many = begin * channels * step + (c * step + t) * here + column - begin, min(few, channels - c)
+                gather_run(pixels, source, plane, many, stride_w, first, last, count, cols, place, step * here)
 
 
 @jit
@@ -268,16 +271,17 @@ def finish_block(
 
 
 @parallel
-def _backward_filter(task, dout, x, taps, stride_h, stride_w, groups, some, parts):
-    """A piece of the sum over pixels, for all filters and some channels of one group."""
+def _backward_filter(task, dout, x, taps, stride_h, stride_w, groups, some, block, parts):
+    """A piece of the sum over pixels, for some filters and some channels of one group."""
     pieces, filters, channels, _, kernel_w = parts.shape
     filters //= groups
-    step, across = taps.shape[0], -(-channels // some)
-    piece, rest = task // (groups * across), task % (groups * across)
-    group, c = rest // across, rest % across * some
-    some = min(some, channels - c)
+    step, across, down = taps.shape[0], -(-channels // some), -(-filters // block)
+    piece, rest = task // (groups * across * down), task % (groups * across * down)
+    group, c, f0 = rest // (across * down), rest // down % across * some, rest % down * block
+    some, block = min(some, channels - c), min(block, filters - f0)
+    f0 += group * filters
     unit, deep = tile_lanes(x), -(-some * step // B_ROWS) * B_ROWS
-    high = -(-filters // A_ROWS) * A_ROWS
+    high = -(-block // A_ROWS) * A_ROWS
     sums = np.zeros(high * deep, x.dtype)
     a, b = np.zeros(min(high, AT_ONCE) * (LINE + unit), x.dtype), np.zeros(deep * (LINE + unit), x.dtype)
     places = dout.shape[0] * dout.shape[2] * dout.shape[3]
@@ -289,14 +293,14 @@ def _backward_filter(task, dout, x, taps, stride_h, stride_w, groups, some, part
         vectors = -(-count // unit)
         length = (vectors + 1) * unit  # one more than needed: lines of 4 KB would all share the same sets of the cache
         gather_taps(x, group * channels + c, some, taps, stride_h, stride_w, runs, LINE + unit, length, b)
-        for first in range(0, filters, AT_ONCE):
-            here = min(AT_ONCE, filters - first)
-            gather_taps(dout, group * filters + first, here, dots, 1, 1, runs, LINE + unit, length, a)
+        for first in range(0, block, AT_ONCE):
+            here = min(AT_ONCE, block - first)
+            gather_taps(dout, f0 + first, here, dots, 1, 1, runs, LINE + unit, length, a)
             for k in range(0, deep, B_ROWS):
                 for f in range(0, here, A_ROWS):
                     place = (first + f) * deep + k
                     dot_tile(vectors, a, f * length, length, b, k * length, length, sums, place, deep)
-    for f in range(filters):
+    for f in range(block):
         for k in range(some * step):
             tap = taps[k % step, 2]
-            parts[piece, group * filters + f, c + k // step, tap // kernel_w, tap % kernel_w] = sums[f * deep + k]
+            parts[piece, f0 + f, c + k // step, tap // kernel_w, tap % kernel_w] = sums[f * deep + k]
