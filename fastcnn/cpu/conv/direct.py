@@ -21,6 +21,7 @@ from fastcnn.cpu.gemm import DEPTH
 from fastcnn.cpu.jit import jit, parallel
 from fastcnn.cpu.microkernel import ROWS, columns, multiply_tile, tile_columns, tile_lanes
 from fastcnn.cpu.moves import prefetch
+from fastcnn.cpu.vectors import scratch
 
 LINE = 1024  # pixels of a line in the filter gradient
 AT_ONCE = 64  # filters whose lines are in cache with those of the channels
@@ -118,10 +119,11 @@ def _correlate(x, w, stride, groups, turned, phases, out_stride, end, out):
     unit = columns(x.dtype)
     width = unit * min(4, max(1, places * groups // (16 * unit)))
     blocks = -(-places // width)
+    several = max(1, min(8, blocks * groups // 32))
     moments = end.buffer(blocks, len(end.bias))
-    _correlate_block(
-        blocks * groups, x, panels, taps, table, *stride, groups, rows, depth, *grid, width, end.bias, end.add,
-        end.relu, out, *out_stride, moments,
+    _correlate_blocks(
+        -(-blocks // several) * groups, x, panels, taps, table, *stride, groups, rows, depth, *grid, width, several,
+        end.bias, end.add, end.relu, out, *out_stride, moments,
     )  # fmt: skip
     return moments
 
@@ -148,28 +150,44 @@ def _pack_panels(task, w, rows, depth, taps, phases, turned, panels):
 
 
 @jit
-def gather_taps(x, channel0, channels, taps, stride_h, stride_w, runs, panel, width, cols):
+def find_views(x, taps, stride_h, stride_w, runs):
+    """What each tap sees of each run, [run][tap]: rows (first pixel in channel 0, first, last column inside)."""
+    channels, height, width = x.shape[1:]
+    step = taps.shape[0]
+    views = np.empty((runs.shape[0] * step, 3), np.intp)
+    for r in range(runs.shape[0]):
+        _, length, image, oh, ow = runs[r]
+        for t in range(step):
+            ih, iw = oh * stride_h + taps[t, 0], ow * stride_w + taps[t, 1]
+            first, last = inside(iw, stride_w, width, length)
+            if ih < 0 or ih >= height:
+                first = last = 0
+            view = views[r * step + t]
+            view[0], view[1], view[2] = (image * channels * height + ih) * width + iw, first, last
+    return views
+
+
+@jit
+def gather_taps(x, channel0, channels, step, stride_w, runs, views, panel, width, cols):
     """The columns of some channels in panels [panel][channel, tap][column], zeros outside the image.
 
-    Panels are `panel` columns wide, the last one of `width` columns narrower: whole vectors.
+    Panels are `panel` columns wide, the last one of `width` columns narrower: whole vectors. `step` is the number of
+    taps.
     """
-    in_all, height, in_width = x.shape[1:]
-    pixels, step, plane = x.reshape(-1), taps.shape[0], height * in_width
+    pixels, plane = x.reshape(-1), x.shape[2] * x.shape[3]
     few = channels if step == 1 else min(channels, 4)  # of whose rows all taps are taken while these are in L1
     for r in range(runs.shape[0]):
-        column, length, image, oh, ow = runs[r]
+        column, count = runs[r, 0], runs[r, 1]
         begin = column // panel * panel
         here = min(panel, width - begin)
-        # The last run of a panel fills it up with zeros.
-        count = here - (column - begin) if r + 1 == runs.shape[0] else length
+        if r + 1 == runs.shape[0]:
+            count = here - (column - begin)  # fills the last panel up with zeros
+        start = begin * channels * step + column - begin
         for c in range(0, channels, few):
+            many = min(few, channels - c)
             for t in range(step):
-                ih, iw = oh * stride_h + taps[t, 0], ow * stride_w + taps[t, 1]
-                first, last = inside(iw, stride_w, in_width, length)
-                if ih < 0 or ih >= height:
-                    first = last = 0
-                source = ((image * in_all + channel0 + c) * height + ih) * in_width + iw
-                place, many = begin * channels * step + (c * step + t) * here + column - begin, min(few, channels - c)
+                offset, first, last = views[r * step + t]
+                source, place = offset + (channel0 + c) * plane, start + (c * step + t) * here
                 gather_run(pixels, source, plane, many, stride_w, first, last, count, cols, place, step * here)
 
 
@@ -190,41 +208,50 @@ def fetch_ahead(x, channel0, channels, taps, stride_h, stride_w, runs):
 
 
 @parallel
-def _correlate_block(
-    task, x, panels, taps, phases, stride_h, stride_w, groups, filters, channels, grid_h, grid_w, width, bias, add,
-    relu, out, out_stride_h, out_stride_w, moments,
+def _correlate_blocks(
+    task, x, panels, taps, phases, stride_h, stride_w, groups, filters, channels, grid_h, grid_w, width, several, bias,
+    add, relu, out, out_stride_h, out_stride_w, moments,
 ):  # fmt: skip
-    """A block of output pixels of one group, for all its filters, phase by phase."""
+    """Several blocks of `width` output pixels of one group, for all its filters, phase by phase."""
     panel, unit = tile_columns(x), tile_lanes(x)
     places = out.shape[0] * grid_h * grid_w
-    blocks = -(-places // width)
-    group, first = task // blocks, task % blocks * width
-    count = min(width, places - first)
-    wide, row_panels = -(-count // unit) * unit, -(-filters // ROWS)
-    tiles, cols = np.empty(row_panels * ROWS * wide, x.dtype), np.empty(most_rows(channels, phases) * wide, x.dtype)
-    runs = find_runs(first, count, grid_h, grid_w, panel)
-    for phase in range(phases.shape[0]):
-        first_h, first_w, tap_first, tap_last = phases[phase]
-        its = taps[tap_first:tap_last]
-        step = its.shape[0]
-        start = (tap_first * groups + group * step) * row_panels * channels * ROWS
-        if channels * step == 0:
-            tiles[:] = 0
-        some = channels_at_once(channels, step)
-        for c in range(0, channels if step else 0, some):
-            here = min(some, channels - c)
-            ahead = group * channels + c + here
-            fetch_ahead(x, ahead, min(some, channels - c - here), its, stride_h, stride_w, runs)
-            gather_taps(x, group * channels + c, here, its, stride_h, stride_w, runs, panel, wide, cols)
-            for i in range(row_panels):
-                a = start + (i * channels + c) * step * ROWS
-                for j in range(0, wide, panel):
-                    vectors, place = min(panel, wide - j) // unit, (i * wide + j) * ROWS
-                    multiply_tile(here * step, panels, a, cols, j * here * step, tiles, place, vectors, c == 0)
-        finish_block(
-            tiles, wide, panel, runs, group * filters, filters, bias, add, relu, out, out_stride_h, out_stride_w,
-            first_h, first_w, moments[task % blocks * (moments.size > 0)],
-        )  # fmt: skip
+    blocks, row_panels = -(-places // width), -(-filters // ROWS)
+    tasks = -(-blocks // several)
+    group, first_block = task // tasks, task % tasks * several
+    last_block = min(blocks, first_block + several)
+    tiles, cols = scratch(row_panels * ROWS * width, x), scratch(most_rows(channels, phases) * width, x)
+    following = find_runs(first_block * width, min(width, places - first_block * width), grid_h, grid_w, panel)
+    for block in range(first_block, last_block):
+        runs, first = following, (block + 1) * width
+        if block + 1 < last_block:
+            following = find_runs(first, min(width, places - first), grid_h, grid_w, panel)
+        wide = -(-min(width, places - block * width) // unit) * unit
+        for phase in range(phases.shape[0]):
+            first_h, first_w, tap_first, tap_last = phases[phase]
+            its = taps[tap_first:tap_last]
+            step, views = its.shape[0], find_views(x, its, stride_h, stride_w, runs)
+            start = (tap_first * groups + group * step) * row_panels * channels * ROWS
+            if channels * step == 0:
+                tiles[:] = 0
+            some = channels_at_once(channels, step)
+            for c in range(0, channels if step else 0, some):
+                here, ahead = min(some, channels - c), c + min(some, channels - c)
+                gather_taps(x, group * channels + c, here, step, stride_w, runs, views, panel, wide, cols)
+                if ahead < channels:
+                    here_next = min(some, channels - ahead)
+                    fetch_ahead(x, group * channels + ahead, here_next, its, stride_h, stride_w, runs)
+                elif block + 1 < last_block and phase + 1 == phases.shape[0]:
+                    fetch_ahead(x, group * channels, some, its, stride_h, stride_w, following)
+                for i in range(row_panels):
+                    a = start + (i * channels + c) * step * ROWS
+                    for j in range(0, wide, panel):
+                        vectors, place = min(panel, wide - j) // unit, (i * wide + j) * ROWS
+                        multiply_tile(here * step, panels, a, cols, j * here * step, tiles, place, vectors, c == 0)
+            patches = find_patches(runs, out, out_stride_h, out_stride_w, first_h, first_w, panel, wide)
+            finish_block(
+                tiles, wide, patches, group * filters, filters, bias, add, relu, out, out_stride_w,
+                moments[block * (moments.size > 0)],
+            )  # fmt: skip
 
 
 @jit
@@ -244,25 +271,35 @@ def most_rows(channels, phases):
 
 
 @jit
-def finish_block(
-    tiles, wide, panel, runs, filter0, filters, bias, add, relu, out, stride_h, stride_w, first_h, first_w, moments
-):  # fmt: skip
-    """Outputs from the tiles of a block of pixels; `wide` is the width of the block, `panel` that of its panels."""
-    height, width = out.shape[2:]
-    flat, addend, adding = out.reshape(-1), add.reshape(-1), add.size > 0
+def find_patches(runs, out, stride_h, stride_w, first_h, first_w, panel, wide):
+    """Where each run is in the tiles of filter 0, and how wide its panel; and where it goes, and how many pixels."""
+    filters, height, width = out.shape[1:]
+    patches = np.empty((runs.shape[0], 4), np.intp)
+    for r in range(runs.shape[0]):
+        column, length, image, oh, ow = runs[r]
+        begin = column // panel * panel
+        row, left = oh * stride_h + first_h, ow * stride_w + first_w
+        patches[r, 0], patches[r, 1] = begin * ROWS + column - begin, min(panel, wide - begin)
+        patches[r, 2] = (image * filters * height + row) * width + left
+        # The last phases of an input gradient may have fewer pixels than the grid.
+        patches[r, 3] = min(length, max(0, -(-(width - left) // stride_w))) if row < height else 0
+    return patches
+
+
+@jit
+def finish_block(tiles, wide, patches, filter0, filters, bias, add, relu, out, stride_w, moments):
+    """Outputs of some filters from the tiles of a block of pixels."""
+    flat, addend, adding, plane = out.reshape(-1), add.reshape(-1), add.size > 0, out.shape[2] * out.shape[3]
     for i in range(filters):
-        f = filter0 + i
-        pivot = type(bias[0])(0)
-        for r in range(runs.shape[0]):
-            column, length, image, oh, ow = runs[r]
-            begin = column // panel * panel
-            source = (i // ROWS * wide + begin) * ROWS + i % ROWS * min(panel, wide - begin) + column - begin
-            row, left = oh * stride_h + first_h, ow * stride_w + first_w
-            place = ((image * out.shape[1] + f) * height + row) * width + left
-            if stride_w == 1 and row < height:
+        f, panel, row = filter0 + i, i // ROWS * wide * ROWS, i % ROWS
+        pivot = flat[patches[0, 2] + f * plane]
+        for r in range(patches.shape[0]):
+            offset, panel_width, place, length = patches[r]
+            source, place = panel + row * panel_width + offset, place + f * plane
+            if stride_w == 1:
                 emit_rows(tiles, source, 0, 1, length, bias[f], relu, addend, adding, flat, place, 0)
-            elif row < height:  # an input gradient: no epilogue; its last phases may have fewer pixels
-                scatter_run(tiles, source, min(length, -(-(width - left) // stride_w)), flat, place, stride_w)
+            else:  # an input gradient: no epilogue
+                scatter_run(tiles, source, length, flat, place, stride_w)
             if moments.size:
                 pivot = flat[place] if r == 0 else pivot
                 gather_moments(flat[place : place + length], pivot, moments[f])
@@ -283,7 +320,7 @@ def _backward_filter(task, dout, x, taps, stride_h, stride_w, groups, some, bloc
     unit, deep = tile_lanes(x), -(-some * step // B_ROWS) * B_ROWS
     high = -(-block // A_ROWS) * A_ROWS
     sums = np.zeros(high * deep, x.dtype)
-    a, b = np.zeros(min(high, AT_ONCE) * (LINE + unit), x.dtype), np.zeros(deep * (LINE + unit), x.dtype)
+    a, b = scratch(min(high, AT_ONCE) * (LINE + unit), x), scratch(deep * (LINE + unit), x)
     places = dout.shape[0] * dout.shape[2] * dout.shape[3]
     lines = -(-places // LINE)
     dots = np.zeros((1, 3), np.intp)
@@ -292,10 +329,12 @@ def _backward_filter(task, dout, x, taps, stride_h, stride_w, groups, some, bloc
         runs = find_runs(line * LINE, count, dout.shape[2], dout.shape[3], LINE)
         vectors = -(-count // unit)
         length = (vectors + 1) * unit  # one more than needed: lines of 4 KB would all share the same sets of the cache
-        gather_taps(x, group * channels + c, some, taps, stride_h, stride_w, runs, LINE + unit, length, b)
+        views = find_views(x, taps, stride_h, stride_w, runs)
+        gather_taps(x, group * channels + c, some, step, stride_w, runs, views, LINE + unit, length, b)
+        views = find_views(dout, dots, 1, 1, runs)
         for first in range(0, block, AT_ONCE):
             here = min(AT_ONCE, block - first)
-            gather_taps(dout, f0 + first, here, dots, 1, 1, runs, LINE + unit, length, a)
+            gather_taps(dout, f0 + first, here, 1, 1, runs, views, LINE + unit, length, a)
             for k in range(0, deep, B_ROWS):
                 for f in range(0, here, A_ROWS):
                     place = (first + f) * deep + k
