@@ -24,7 +24,7 @@ RUN = 1024  # elements of a plane that are summed in their own dtype
 SPAN = 64  # rows of a column that are summed in their own dtype
 NARROW = 64  # pixels of a plane up to which channels are taken in strips
 STRIP = 64  # the fewest elements of a strip's row: whole cache lines
-CACHED = 1 << 16  # elements that a task may come back to
+CACHED = 1 << 17  # elements that a task may come back to
 ROWS = 32  # images of one task where each is normalised by itself
 
 
@@ -350,9 +350,15 @@ def collect(columns, size, totals):
 
 
 @jit
-def strip_row(x, n, first, last):
-    """What image n has of some channels, one-dimensional."""
-    return x[n, first:last].reshape(-1)
+def flat_rows(x):
+    """x (N, C, S) as (N, C S)."""
+    return x.reshape(x.shape[0], x.shape[1] * x.shape[2])
+
+
+@jit
+def strip_row(rows, n, columns):
+    """What image n has of some channels, given by their first and last column."""
+    return rows[n, columns[0] : columns[1]]
 
 
 @jit
@@ -407,13 +413,14 @@ def gradient_row(g, row, middle, scale, shift, relu, offset, slope, out):
 def strip_moments(x, first, last):
     """Mean and sum of squared deviations of the channels first ... last, in float64."""
     images, _, size = x.shape
+    rows, columns = flat_rows(x), (first * size, last * size)
     mean, rest, squares = np.zeros(last - first), np.zeros(last - first), np.zeros(last - first)
     sums = np.empty((last - first) * size, x.dtype)
     sums2 = np.empty_like(sums)
     for top in range(0, images, SPAN):
         sums[:] = 0
         for n in range(top, min(images, top + SPAN)):
-            add_row(strip_row(x, n, first, last), sums)
+            add_row(strip_row(rows, n, columns), sums)
         collect(sums, size, mean)
     for c in range(last - first):
         mean[c] /= max(images * size, 1)
@@ -421,7 +428,7 @@ def strip_moments(x, first, last):
     for top in range(0, images, SPAN):
         sums[:], sums2[:] = 0, 0
         for n in range(top, min(images, top + SPAN)):
-            add_squares(strip_row(x, n, first, last), middle, sums, sums2)
+            add_squares(strip_row(rows, n, columns), middle, sums, sums2)
         collect(sums, size, rest)
         collect(sums2, size, squares)
     for c in range(last - first):
@@ -441,9 +448,10 @@ def _forward_strips(task, width, x, add, gamma, beta, eps, summed, relu, out, me
         means[c], variances[c] = mean[c - first], var
         squares[c - first] = gamma[c] * inverse_std(var, eps)
     scale, middle, shift = spread(squares, size, x), spread(mean, size, x), spread(beta[first:last], size, x)
+    rows, adds, results, columns = flat_rows(x), flat_rows(add), flat_rows(out), (first * size, last * size)
     for n in range(images):
-        row, more = strip_row(x, n, first, last), strip_row(add, n, first, last)
-        normalise_row(row, more, scale, middle, shift, summed, lowest(relu, x), strip_row(out, n, first, last))
+        row, more = strip_row(rows, n, columns), strip_row(adds, n, columns)
+        normalise_row(row, more, scale, middle, shift, summed, lowest(relu, x), strip_row(results, n, columns))
 
 
 @jit
@@ -462,9 +470,10 @@ def _inference_strips(task, blocks, width, x, add, gamma, beta, mean, var, eps, 
     last = min(channels, first + width)
     scale = strip_scale(gamma[first:last], var[first:last], eps, size, x)
     middle, shift = spread(mean[first:last], size, x), spread(beta[first:last], size, x)
+    rows, adds, results, columns = flat_rows(x), flat_rows(add), flat_rows(out), (first * size, last * size)
     for n in range(top, min(images, top + SPAN)):
-        row, more = strip_row(x, n, first, last), strip_row(add, n, first, last)
-        normalise_row(row, more, scale, middle, shift, summed, lowest(relu, x), strip_row(out, n, first, last))
+        row, more = strip_row(rows, n, columns), strip_row(adds, n, columns)
+        normalise_row(row, more, scale, middle, shift, summed, lowest(relu, x), strip_row(results, n, columns))
 
 
 @parallel
@@ -479,13 +488,15 @@ def _backward_strips(
     total, product = np.zeros(last - first), np.zeros(last - first)
     totals, products = np.empty_like(scale), np.empty_like(scale)
     again = relu and not summed  # the mask is found again from x
+    columns, rows, given, passed = (first * size, last * size), flat_rows(x), flat_rows(dout), flat_rows(dadd)
+    outputs, results = flat_rows(y), flat_rows(dx)
     for top in range(0, images, SPAN):
         totals[:], products[:] = 0, 0
         for n in range(top, min(images, top + SPAN)):
-            g, row = strip_row(dout, n, first, last), strip_row(x, n, first, last)
+            g, row = strip_row(given, n, columns), strip_row(rows, n, columns)
             if summed:
-                let_pass(g, strip_row(y, n, first, last), relu, strip_row(dadd, n, first, last))
-                g = strip_row(dadd, n, first, last)
+                let_pass(g, strip_row(outputs, n, columns), relu, strip_row(passed, n, columns))
+                g = strip_row(passed, n, columns)
             add_gradients(g, row, middle, scale, shift, again, totals, products)
         collect(totals, size, total)
         collect(products, size, product)
@@ -496,8 +507,8 @@ def _backward_strips(
         product[i] = 0 if constant else product[i] * inv_std * inv_std / max(images * size, 1)
     offset, slope = spread(total, size, x), spread(product, size, x)
     for n in range(images):
-        g, row = strip_row(dadd if summed else dout, n, first, last), strip_row(x, n, first, last)
-        gradient_row(g, row, middle, scale, shift, again, offset, slope, strip_row(dx, n, first, last))
+        g, row = strip_row(passed if summed else given, n, columns), strip_row(rows, n, columns)
+        gradient_row(g, row, middle, scale, shift, again, offset, slope, strip_row(results, n, columns))
 
 
 # ---- group normalisation of planes (N, C, S)
