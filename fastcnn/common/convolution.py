@@ -1,14 +1,24 @@
 """The algorithms that compute a convolution, by name, and where each applies: the same on every floor."""
 
-ALGORITHMS = ("direct", "im2col", "winograd_f2x3", "winograd_f4x3", "winograd_f6x3")
+# Winograd's minimal filtering: (output tile, taps) along each axis, the most accurate first.
+WINOGRAD = {
+    "winograd_f2x3": (2, 3),
+    "winograd_f4x3": (4, 3),
+    "winograd_f6x3": (6, 3),
+    "winograd_f2x5": (2, 5),
+    "winograd_f4x5": (4, 5),
+}
+ALGORITHMS = ("direct", "im2col", *WINOGRAD)
 CHOICES = ("auto", "accurate", *ALGORITHMS)  # what a caller may ask for
 
 
 def applies(name, kernel, stride, pad, dilation, groups):
     """Whether algorithm `name` computes a convolution of this geometry; every argument a pair but `groups`.
 
-    Winograd's algorithms take filters of 3 x 3 pixels with stride and dilation 1, one group, and padding of at most 2.
+    Winograd's algorithms take filters of as many taps as their names say, stride and dilation 1, one group, and padding
+    of less than a filter.
     """
-    if not name.startswith("winograd"):
+    if name not in WINOGRAD:
         return True
-    return kernel == (3, 3) and stride == dilation == (1, 1) and groups == 1 and max(pad) <= 2
+    taps = WINOGRAD[name][1]
+    return kernel == (taps, taps) and stride == dilation == (1, 1) and groups == 1 and max(pad) < taps

@@ -5,7 +5,7 @@ from contextvars import ContextVar
 
 import numpy as np
 
-from fastcnn.common.convolution import CHOICES, applies
+from fastcnn.common.convolution import CHOICES, WINOGRAD, applies
 from fastcnn.layers import checks
 
 _current = ContextVar("fastcnn_conv_algorithm", default="auto")
@@ -16,7 +16,8 @@ class use_conv_algorithm:  # lower case: it reads as a statement, `with use_conv
 
     Parameters
     ----------
-    algo : {"auto", "accurate", "direct", "im2col", "winograd_f2x3", "winograd_f4x3", "winograd_f6x3"}
+    algo : {"auto", "accurate", "direct", "im2col", "winograd_f2x3", "winograd_f4x3", "winograd_f6x3", "winograd_f2x5",
+           "winograd_f4x5"}
         "accurate" never transforms: relative errors stay below 1e-6 in float32, where F(4x4) may reach 5e-6.
 
     Raises
@@ -130,8 +131,9 @@ def checked(algo, w_shape, geometry):
     checks.choice("algo", algo, CHOICES)
     pairs = (geometry[name] for name in ("stride", "pad", "dilation"))
     if not applies(algo, tuple(w_shape[2:]), *pairs, geometry["groups"]):
+        taps, given = WINOGRAD[algo][1], ", ".join(f"{name} {value}" for name, value in geometry.items())
         raise ValueError(
-            f"algo: {algo!r} computes 3 x 3 filters with stride 1, dilation 1, groups 1 and pad at most 2, got w "
-            f"{tuple(w_shape)} and {', '.join(f'{name} {value}' for name, value in geometry.items())}"
+            f"algo: {algo!r} computes filters of {taps} x {taps} pixels with stride 1, dilation 1, groups 1 and less "
+            f"padding than that, got w {tuple(w_shape)} and {given}"
         )
     return algo

@@ -19,10 +19,10 @@ def conv_forward(x, w, b, conv_param=None, *, stride=None, pad=None, dilation=No
         Defaults 1, 0, 1. Keywords win over `conv_param`.
     groups : int, optional
         Default 1; C and F are divisible by it.
-    algo : {"auto", "accurate", "direct", "im2col", "winograd_f2x3", "winograd_f4x3", "winograd_f6x3"}, optional
+    algo : {"auto", "accurate", "direct", "im2col", "winograd_f4x3", ...}, optional
         How it is computed: by default as the surrounding `fastcnn.use_conv_algorithm` says, else "auto", the fastest
         by estimate. "accurate" never uses Winograd's transforms, whose relative errors in float32 are up to 5e-6
-        (F(6x6): 2e-5) where those of the others stay below 1e-6. `fastcnn.conv_algorithm` explains a choice.
+        (tiles of 8 x 8: 2e-5) where those of the others stay below 1e-6. `fastcnn.conv_algorithm` explains a choice.
     out : (N, F, H', W') array, optional
 
     Returns

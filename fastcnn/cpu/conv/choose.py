@@ -5,20 +5,28 @@ vector a cycle, and per vector of numbers what the transforms, packing and epilo
 on an AMD Zen 4 with AVX-512; they are ratios of work in registers and caches, which differ little between CPUs.
 Traffic to memory is left out: it is about the same for all.
 
-Winograd loses digits (relative errors about 1e-7 for direct, 4e-7 for F(2x2), 1.5e-6 for F(4x4), 6e-6 for F(6x6)), so
-the less accurate of two must be faster by `GAIN`.
+Winograd loses digits, the more the larger its tiles of n x n numbers are (relative errors in float32: 1e-7 for direct,
+4e-7 for n = 4, 1.5e-6 for n = 6, 6e-6 for n = 8), so the less accurate of two must be faster by `GAIN`.
 """
 
-from fastcnn.common.convolution import ALGORITHMS, applies
+from fastcnn.common.convolution import WINOGRAD, applies
 from fastcnn.common.geometry import output_shape
 from fastcnn.cpu.conv import direct, im2col, winograd
 from fastcnn.cpu.microkernel import ROWS, lanes
 
-MODULES = dict(zip(ALGORITHMS, (direct, im2col, winograd.F2, winograd.F4, winograd.F6)))
+MODULES = {
+    "direct": direct,
+    "im2col": im2col,
+    "winograd_f2x3": winograd.F2x3,
+    "winograd_f4x3": winograd.F4x3,
+    "winograd_f6x3": winograd.F6x3,
+    "winograd_f2x5": winograd.F2x5,
+    "winograd_f4x5": winograd.F4x5,
+}
 GAIN = 1.15
-GATHER, EMIT = 8, 15  # cycles per vector of pixels moved into panels, and out of them
-TILE_IN, TILE_OUT = {2: 110, 4: 310, 6: 440}, {2: 60, 4: 190, 6: 500}  # per vector of tiles, by output tile
-FILTER_IN = {2: 250, 4: 330, 6: 450}  # per vector of filters, for one channel
+GATHER, EMIT = 10, 15  # cycles per vector of pixels moved into panels, and out of them
+TILE_IN, TILE_OUT = {4: 110, 6: 310, 8: 440}, {4: 60, 6: 190, 8: 500}  # per vector of tiles, by n
+FILTER_IN = {4: 250, 6: 330, 8: 450}  # per vector of filters, for one channel
 
 
 def algorithm(name, direction, x_shape, w_shape, stride, pad, dilation, groups, dtype):
@@ -49,25 +57,25 @@ def costs(direction, x_shape, w_shape, stride, pad, dilation, groups, dtype):
         out = c if direction == "backward_input" else f
         cycles = rows * depth + GATHER * depth + EMIT * out // groups
     found = {"direct": places * groups * cycles}
-    names = [a for a in ALGORITHMS if a.startswith("winograd")]
-    if applies(names[0], kernel, stride, pad, dilation, groups):
-        grid = image if direction == "backward_input" else windows
-        for i, (m, name) in enumerate(zip((2, 4, 6), names), 1):
+    grid = image if direction == "backward_input" else windows
+    for name, (m, filter_taps) in WINOGRAD.items():
+        if applies(name, kernel, stride, pad, dilation, groups):
             tiles = n * -(-grid[0] // m) * -(-grid[1] // m)
-            found[name] = _winograd(direction, m, tiles, c, f, size) * GAIN**i
+            found[name] = _winograd(direction, m + filter_taps - 1, tiles, c, f, size) * GAIN ** len(found)
     return found
 
 
-def _winograd(direction, m, tiles, c, f, size):
+def _winograd(direction, width, tiles, c, f, size):
+    """For tiles of `width` x `width` numbers."""
     if direction == "backward_input":
         c, f = f, c
     if direction == "backward_filter":
         channels, filters = -(-c // size), -(-f // size)
-        transforms = TILE_IN[m] * channels * tiles + TILE_IN[m] * 0.8 * filters * tiles
-        return transforms + (m + 2) ** 2 * tiles * _up(f, ROWS) * channels + FILTER_IN[m] * f * channels
+        transforms = TILE_IN[width] * channels * tiles + TILE_IN[width] * 0.8 * filters * tiles
+        return transforms + width**2 * tiles * _up(f, ROWS) * channels + FILTER_IN[width] * f * channels
     tiles = -(-tiles // size)
-    transforms = tiles * (c * TILE_IN[m] + f * TILE_OUT[m]) + FILTER_IN[m] * c * -(-f // size)
-    return transforms + (m + 2) ** 2 * tiles * c * _up(f, ROWS)
+    transforms = tiles * (c * TILE_IN[width] + f * TILE_OUT[width]) + FILTER_IN[width] * c * -(-f // size)
+    return transforms + width**2 * tiles * c * _up(f, ROWS)
 
 
 def _up(count, unit):

@@ -310,7 +310,7 @@ def finish_block(tiles, wide, patches, filter0, filters, bias, add, relu, out, s
 @parallel
 def _backward_filter(task, dout, x, taps, stride_h, stride_w, groups, some, block, parts):
     """A piece of the sum over pixels, for some filters and some channels of one group."""
-    pieces, filters, channels, _, kernel_w = parts.shape
+    pieces, filters, channels, kernel_h, kernel_w = parts.shape
     filters //= groups
     step, across, down = taps.shape[0], -(-channels // some), -(-filters // block)
     piece, rest = task // (groups * across * down), task % (groups * across * down)
@@ -339,7 +339,8 @@ def _backward_filter(task, dout, x, taps, stride_h, stride_w, groups, some, bloc
                 for f in range(0, here, A_ROWS):
                     place = (first + f) * deep + k
                     dot_tile(vectors, a, f * length, length, b, k * length, length, sums, place, deep)
+    flat = parts.reshape(pieces, parts.shape[1], channels, kernel_h * kernel_w)
     for f in range(block):
-        for k in range(some * step):
-            tap = taps[k % step, 2]
-            parts[piece, f0 + f, c + k // step, tap // kernel_w, tap % kernel_w] = sums[f * deep + k]
+        for i in range(some):
+            for t in range(step):
+                flat[piece, f0 + f, c + i, taps[t, 2]] = sums[f * deep + i * step + t]

@@ -11,9 +11,10 @@ Points come in pairs +p, -p: even and odd parts of a polynomial are computed onc
 
 import numpy as np
 
-# By output tile m, for filters of 3 taps. Small fractions of either sign of 1 keep the powers, and so the rounding
-# errors, small: 0, 5/8, 3/2 loses half as much as the customary 0, 1, 2 (1.4e-6 against 3.0e-6, 256 channels).
-POINTS = {2: (0, 1, -1), 4: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 6: (0, 1 / 2, -1 / 2, 1, -1, 2, -2)}
+# By the number n of products, with infinity as the last point. Small fractions on either side of 1 keep the powers, and
+# so the rounding errors, small: for n = 6, 0, 5/8, 3/2 loses half as much as the customary 0, 1, 2 (1.4e-6 against
+# 3.0e-6 with 256 channels).
+POINTS = {4: (0, 1, -1), 6: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 8: (0, 1 / 2, -1 / 2, 1, -1, 2, -2)}
 
 
 def matrices(points, outputs, taps):

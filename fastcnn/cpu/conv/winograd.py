@@ -1,11 +1,11 @@
-"""Convolution with 3 x 3 filters by Winograd's minimal filtering: F(2x2, 3x3), F(4x4, 3x3) and F(6x6, 3x3).
+"""Convolution with filters of 3 x 3 or 5 x 5 pixels by Winograd's minimal filtering, F(m x m, taps x taps).
 
 Source: Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), algorithm 1.
 
-With m x m outputs to a tile and n = m + 2, per tile, filter f and channel c (all sizes n x n unless said):
+With m x m outputs to a tile, n = m + taps - 1, per tile, filter f and channel c (all sizes n x n unless said):
     forward          out (m, m) = A^T [sum_c U_fc * V_c] A,    U = G w G^T,  V = B^T d B,  d the tile's input
     input gradient   the same with dout for x and turned, transposed filters
-    filter gradient  dw (3, 3) = A'^T [sum_tiles W_f * V_c] A',  W = G' dout G'^T, from the points of F(3, m)
+    filter gradient  dw = A'^T [sum_tiles W_f * V_c] A',  W = G' dout G'^T, from the points of F(taps, m)
 so each of the n^2 elements is a matrix product. Tiles are taken in blocks across images; a block's V, of all channels,
 stays in cache while the filters pass by. No workspace grows with the batch.
 """
@@ -28,17 +28,17 @@ from fastcnn.cpu.jit import jit, parallel
 from fastcnn.cpu.microkernel import ROWS, VECTORS, columns, lanes, multiply_tile, tile_columns, tile_lanes
 from fastcnn.cpu.vectors import scratch
 
-TAPS = 3
 GROUP = 4  # row panels of filters that are multiplied before their outputs are finished
 SHARED = 2**22  # bytes of U up to which it is made once for all; above, each group of filters makes its own
 CHUNK = 2**24  # bytes of V at a time, where V is what groups of filters share
 
 
 class Winograd:
-    """The three passes with output tiles of m x m."""
+    """The three passes with output tiles of m x m and filters of `taps` x `taps`."""
 
-    def __init__(self, m):
-        self.m, self.kernels = m, _kernels(m)
+    def __init__(self, m, taps):
+        self.m, self.taps, self.kernels = m, taps, _kernels(m, taps)
+        self.products = (m + taps - 1) ** 2  # per tile, filter and channel
 
     def forward(self, x, w, stride, pad, dilation, groups, end, out):
         """`conv_forward` by this algorithm; writes all of its last argument and returns the moments of its blocks."""
@@ -47,7 +47,7 @@ class Winograd:
     def backward_input(self, dout, w, stride, pad, dilation, groups, dx):
         """`conv_backward_input` by this algorithm; writes all of its last argument."""
         nothing = np.empty((0, 0, 0, 0), dx.dtype)
-        pad = TAPS - 1 - pad[0], TAPS - 1 - pad[1]
+        pad = self.taps - 1 - pad[0], self.taps - 1 - pad[1]
         self._correlate(dout, w, w.shape[1], len(w), True, pad, Epilogue(np.zeros(w.shape[1], w.dtype), nothing), dx)
 
     def _correlate(self, x, w, filters, channels, turned, pad, end, out):
@@ -56,12 +56,13 @@ class Winograd:
         blocks = -(-vectors // VECTORS)
         block = -(-vectors // max(blocks, 1)) * lanes(x.dtype)  # evenly: 64 tiles as 32 + 32, not 48 + 16
         moments = end.buffer(blocks, filters)
-        steps = (TAPS * TAPS, filters * TAPS * TAPS) if turned else (channels * TAPS * TAPS, TAPS * TAPS)
+        filter_size = self.taps * self.taps
+        steps = (filter_size, filters * filter_size) if turned else (channels * filter_size, filter_size)
         filter_ = w.reshape(-1), *steps, filters, channels, turned
         ends = end.bias, end.add, end.relu, out, moments
         unit = max(ROWS, lanes(w.dtype))
         panels = -(-filters // unit) * unit // ROWS
-        matrices_of = (self.m + 2) ** 2 * panels * ROWS * channels
+        matrices_of = self.products * panels * ROWS * channels
         if not out.size:
             return moments
         if matrices_of * w.itemsize <= SHARED:
@@ -69,7 +70,7 @@ class Winograd:
             self.kernels.filters(panels * ROWS // lanes(w.dtype), *filter_, u)
             self.kernels.tiles(blocks, block, x, u, *pad, GROUP, *ends)
         else:
-            v_size = (self.m + 2) ** 2 * (channels * block + lanes(w.dtype))
+            v_size = self.products * (channels * block + lanes(w.dtype))
             some = max(1, min(blocks, CHUNK // (v_size * w.itemsize)))
             v, pieces = np.empty((some, v_size), w.dtype), -(-channels // 32)
             for first in range(0, blocks, some):
@@ -89,7 +90,7 @@ class Winograd:
             dw[...] = 0
             return
         n2, wide, high = (
-            (self.m + 2) ** 2,
+            self.products,
             -(-channels // unit) * unit,
             -(-filters // max(ROWS, unit)) * max(ROWS, unit),
         )
@@ -114,24 +115,24 @@ class Winograd:
             self.kernels.sums(groups, count, v, w, group, i == 0, i == blocks - 1, sums, dw)
 
 
-def _kernels(m):
-    """The kernels for output tiles of m x m."""
-    n = m + TAPS - 1
-    a, g, b = matrices(POINTS[m], m, TAPS)
-    gradient_a, gradient_g, _ = matrices(POINTS[m], TAPS, m)
+def _kernels(m, taps):
+    """The kernels for output tiles of m x m and filters of `taps` x `taps`."""
+    n = m + taps - 1
+    a, g, b = matrices(POINTS[n], m, taps)
+    gradient_a, gradient_g, _ = matrices(POINTS[n], taps, m)
     rows_in, lanes_in, tiles_out, planes_in = make_rows_in(b), make_lanes_in(b), make_tiles_out(a), make_planes_in(g)
 
     @jit
     def transform_filters(w, filter_step, channel_step, filters, first, channels, turned, u, place, panel_step, step):
         """U of one vector of filters, from `first` on; the A panels of a product stand `panel_step` apart."""
         width = tile_lanes(u)
-        planes = scratch(TAPS * TAPS * width, u)
+        planes = scratch(taps * taps * width, u)
         planes[:] = 0
         for c in range(channels):
             for lane in range(min(width, filters - first)):
                 source = (first + lane) * filter_step + c * channel_step
-                for tap in range(TAPS * TAPS):
-                    planes[tap * width + lane] = w[source + (TAPS * TAPS - 1 - tap if turned else tap)]
+                for tap in range(taps * taps):
+                    planes[tap * width + lane] = w[source + (taps * taps - 1 - tap if turned else tap)]
             planes_in(planes, 0, u, place + c * ROWS, step, panel_step)
 
     def filters(vector, w, filter_step, channel_step, filters, channels, turned, u):
@@ -149,7 +150,7 @@ def _kernels(m):
         positions = np.zeros(count + SLACK * SLACK, np.intp)
         for r in range(runs.shape[0]):
             for t in range(runs[r, 1]):
-                positions[runs[r, 0] + t] = (runs[r, 0] + t) * m + r * (TAPS - 1)
+                positions[runs[r, 0] + t] = (runs[r, 0] + t) * m + r * (taps - 1)
         return runs, positions
 
     @jit
@@ -177,8 +178,8 @@ def _kernels(m):
     def transform_inputs(x, first, last, runs, positions, vectors, pad_h, pad_w, v, v_step):
         """V [n^2][channel][tile] of a block of tiles, for the channels from `first` to `last`."""
         width = tile_lanes(x)
-        step = runs.shape[0] * (TAPS - 1) + vectors * width * m + SLACK + width
-        strips, stretches = scratch(2 * n * step, x), find_stretches(runs, x, pad_h, pad_w, TAPS - 1)
+        step = runs.shape[0] * (taps - 1) + vectors * width * m + SLACK + width
+        strips, stretches = scratch(2 * n * step, x), find_stretches(runs, x, pad_h, pad_w, taps - 1)
         pixels, plane = x.reshape(-1), x.shape[2] * x.shape[3]
         for c in range(first, last + 1):
             # One channel ahead: a load that spans stores which are still under way would wait for them.
@@ -305,7 +306,7 @@ def _kernels(m):
     @jit
     def transform_channels(x, first, runs, positions, count, pad_h, pad_w, strips, spread, v, place, tile_step, v_step):
         """V [n^2][tile][channel], B panels, of one vector of channels from `first` on."""
-        stretches, step = find_stretches(runs, x, pad_h, pad_w, TAPS - 1), spread[1] // n
+        stretches, step = find_stretches(runs, x, pad_h, pad_w, taps - 1), spread[1] // n
         pixels, plane = x.reshape(-1), x.shape[2] * x.shape[3]
         for lane in range(min(tile_lanes(x), x.shape[1] - first)):
             transform_strip(pixels, (first + lane) * plane, x.shape[3], stretches, strips, spread[lane], step)
@@ -330,7 +331,7 @@ def _kernels(m):
     @jit
     def spread_lanes(x, runs, tiles):
         """Where the strips of a vector of channels begin."""
-        return np.arange(tile_lanes(x)) * (n * (runs * (TAPS - 1) + tiles * m + SLACK + tile_lanes(x)))
+        return np.arange(tile_lanes(x)) * (n * (runs * (taps - 1) + tiles * m + SLACK + tile_lanes(x)))
 
     @jit
     def multiply_tiles(count, w, w_start, w_step, v, v_step, filters, channels, sums, sums_step, fresh):
@@ -353,7 +354,7 @@ def _kernels(m):
         """From the sums of products to dw (F, C, 3, 3) of the filters from `first` to `last`."""
         width, across = tile_lanes(sums), tile_columns(sums)
         wide = -(-channels // width) * width
-        planes = scratch(TAPS * TAPS * width, sums)
+        planes = scratch(taps * taps * width, sums)
         for i in range(last - first):
             for c in range(0, channels, width):
                 panel = c // across * across
@@ -361,8 +362,8 @@ def _kernels(m):
                 start = (i // ROWS * wide + panel) * ROWS + i % ROWS * vectors * width + c - panel
                 planes_out(sums, start, sums_step, planes, 0)
                 for lane in range(min(width, channels - c)):
-                    for tap in range(TAPS * TAPS):
-                        dw[first + i, c + lane, tap // TAPS, tap % TAPS] = planes[tap * width + lane]
+                    for tap in range(taps * taps):
+                        dw[first + i, c + lane, tap // taps, tap % taps] = planes[tap * width + lane]
 
     @jit
     def transform_vector(vector, x, dout, runs, positions, count, pad_h, pad_w, strips, spread, v, v_step, w, w_step):
@@ -426,7 +427,7 @@ def _kernels(m):
     class Kernels:
         pass
 
-    name = f"{__name__}.f{m}x{TAPS}"
+    name = f"{__name__}.f{m}x{taps}"
     Kernels.pieces = parallel(pieces, f"{name}_pieces")
     Kernels.filters = parallel(filters, f"{name}_filters")
     Kernels.tiles = parallel(tiles, f"{name}_tiles")
@@ -437,4 +438,5 @@ def _kernels(m):
     return Kernels
 
 
-F2, F4, F6 = Winograd(2), Winograd(4), Winograd(6)
+F2x3, F4x3, F6x3 = Winograd(2, 3), Winograd(4, 3), Winograd(6, 3)
+F2x5, F4x5 = Winograd(2, 5), Winograd(4, 5)
