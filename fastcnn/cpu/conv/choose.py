@@ -50,12 +50,14 @@ def costs(direction, x_shape, w_shape, stride, pad, dilation, groups, dtype):
     f, kernel = w_shape[0], tuple(w_shape[2:])
     windows = output_shape(image, kernel, stride, pad, dilation)
     places, taps = -(-n * windows[0] * windows[1] // size), kernel[0] * kernel[1]
-    rows, depth = _up(f // groups, ROWS), w_shape[1] * taps
+    rows, depth, out = f // groups, w_shape[1] * taps, f
+    if direction == "backward_input":
+        places, rows, depth, out = -(-n * image[0] * image[1] // size), w_shape[1], f // groups * taps, c
+        depth = depth / (stride[0] * stride[1])  # on the average of the phases
     if direction == "backward_filter":
-        cycles = rows * depth + GATHER * (depth + rows * -(-depth // 128))
+        cycles = _up(rows, ROWS) * depth + GATHER * (depth + rows * -(-depth // 128))
     else:
-        out = c if direction == "backward_input" else f
-        cycles = rows * depth + GATHER * depth + EMIT * out // groups
+        cycles = _up(rows, ROWS) * depth + GATHER * depth + EMIT * out // groups
     found = {"direct": places * groups * cycles}
     grid = image if direction == "backward_input" else windows
     for name, (m, filter_taps) in WINOGRAD.items():

@@ -60,6 +60,7 @@ def _emit_rows(typingctx, source, start, step, rows, count, bias, relu, add, add
         source, add, out = pointers(context, builder, signature, args, 0, 7, 9)
         start, step, rows, count, bias, relu, adding, place, out_step = (args[i] for i in (1, 2, 3, 4, 5, 6, 8, 10, 11))
         bias, relu, zero = emit.spread(bias), emit.spread(relu), emit.splat(0)
+        add_or_source = builder.select(adding, add, source)
         whole = builder.sub(count, builder.srem(count, emit.index(emit.lanes)))
         with cgutils.for_range(builder, rows) as row:
             first = builder.add(start, builder.mul(row.index, step))
@@ -70,15 +71,17 @@ def _emit_rows(typingctx, source, start, step, rows, count, bias, relu, add, add
                 negative = builder.and_(builder.fcmp_ordered("<", value, zero), relu)  # a NaN stays one
                 return builder.select(negative, zero, value), builder.add(target, c)
 
+            def addend(c, mask):
+                # Even where nothing is added the address is a valid one: masked loads from others are very slow.
+                place = builder.select(adding, builder.add(target, c), builder.add(first, c))
+                return emit.masked_load(add_or_source, place, builder.select(adding, mask, emit.no_lanes()))
+
             with cgutils.for_range_slice(builder, emit.index(0), whole, emit.index(emit.lanes), inc=True) as (c, _):
-                allowed = builder.select(adding, emit.all_lanes(), emit.no_lanes())
-                extra = emit.masked_load(add, builder.add(target, c), allowed)
-                value, there = finish(c, emit.load(source, builder.add(first, c)), extra)
+                value, there = finish(c, emit.load(source, builder.add(first, c)), addend(c, emit.all_lanes()))
                 emit.store(value, out, there)
             with cgutils.for_range_slice(builder, whole, count, emit.index(emit.lanes), inc=True) as (c, _):
                 mask = emit.first_lanes(builder.sub(count, c))
-                extra = emit.masked_load(add, builder.add(target, c), builder.select(adding, mask, emit.no_lanes()))
-                value, there = finish(c, emit.masked_load(source, builder.add(first, c), mask), extra)
+                value, there = finish(c, emit.masked_load(source, builder.add(first, c), mask), addend(c, mask))
                 emit.masked_store(value, out, there, mask)
         return context.get_dummy_value()
 
