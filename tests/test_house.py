@@ -1,10 +1,13 @@
 """The rules of the house, checked on the text of the package and on its modules."""
 
 import ast
+import gc
 import importlib
 import inspect
+import itertools
 import pathlib
 import sys
+import textwrap
 
 import pytest
 from numba.core.dispatcher import Dispatcher
@@ -25,6 +28,7 @@ TOOLS = {
         "cache",
         "apart",
         "arrays",
+        "dots",
         "elementwise",
         "microkernel",
         "moves",
@@ -32,6 +36,7 @@ TOOLS = {
         "gemm",
         "random",
         "vectormath",
+        "vectors",
         "ceilings",
     },
     "reference": set(),
@@ -241,52 +246,105 @@ def test_fast_math_keeps_nan_and_infinity():
 
 
 def dispatchers():
-    """{(module, name): dispatcher} of the CPU floor: its helpers, and what runs the tasks of its kernels."""
-    found = {}
+    """{(module, name): dispatchers} of the CPU floor: its helpers, and what runs the tasks of its kernels.
+
+    All that live, those within objects and functions too.
+    """
     for name in CPU_FILES:
-        for key, value in vars(importlib.import_module(module_name(name))).items():
-            dispatcher = value._run if isinstance(value, jit.parallel) else value
-            if isinstance(dispatcher, Dispatcher):
-                found[module_name(name), key] = dispatcher
+        importlib.import_module(module_name(name))
+    found = {}
+    for thing in gc.get_objects():
+        if isinstance(thing, Dispatcher) and thing.py_func.__module__.startswith("fastcnn.cpu."):
+            found.setdefault((thing.py_func.__module__, thing.py_func.__qualname__), []).append(thing)
     return found
 
 
 def test_every_kernel_has_the_flags_of_its_floor():
     found = dispatchers()
     assert len(found) > 50
-    for name, dispatcher in found.items():
-        options = dispatcher.targetoptions
-        assert options["fastmath"] == jit.FASTMATH and options["nogil"] and options["error_model"] == "numpy", name
+    for name, same in found.items():
+        for options in (dispatcher.targetoptions for dispatcher in same):
+            assert options["fastmath"] == jit.FASTMATH and options["nogil"] and options["error_model"] == "numpy", name
 
 
 def test_no_two_kernels_share_a_cache_file():
     users = {}
-    for dispatcher in dispatchers().values():
+    for dispatcher in itertools.chain.from_iterable(dispatchers().values()):
         if isinstance(dispatcher._cache, KernelCache):
             users.setdefault(dispatcher._cache._name, set()).add(dispatcher)
     assert len(users) > 40
     assert [name for name, kernels in users.items() if len(kernels) > 1] == []
 
 
+def units(tree):
+    """(name, nodes that run when it is called) of a module's functions and methods; a class is its `__init__`."""
+    for node in filter(is_function, tree.body):
+        yield node.name, list(ast.walk(node))
+    for owner in tree.body:
+        for node in filter(is_function, owner.body) if isinstance(owner, ast.ClassDef) else ():
+            yield owner.name if node.name == "__init__" else f"{owner.name}.{node.name}", list(ast.walk(node))
+
+
+def calls_by_full_name(tree, module, nodes):
+    """The functions that the nodes call, as "module.function", be they of this module or imported from another."""
+    known = {alias: f"{source}.{alias}" for source, alias in imports(ast.walk(tree)) if alias}
+    called = [dotted(node) or "" for node in nodes if isinstance(node, ast.Call)]
+    return {known.get(name, f"{module}.{name}") for name in called}
+
+
+def made_later(trees):
+    """The functions that compile something, or call such a function, but do not run at import.
+
+    One that makes several kernels of a kind is among them if it does not tell each its name.
+    """
+    makers, calls, roots = set(), {}, set()
+    for file, tree in trees.items():
+        module, outside = module_name(file), set(at_import(tree))
+        roots |= calls_by_full_name(tree, module, outside)
+        for name, nodes in units(tree):
+            nodes = [node for node in nodes if node not in outside]
+            calls[f"{module}.{name}"] = calls_by_full_name(tree, module, nodes)
+            made = [node for node in nodes if isinstance(node, ast.Call) and dotted(node) in MAKERS]
+            if made or any(decorators(node) & MAKERS for node in filter(is_function, nodes)):
+                makers.add(f"{module}.{name}")
+            for node in made:
+                if dotted(node) == "parallel" and len(node.args) < 2 and "name" not in {k.arg for k in node.keywords}:
+                    yield f"{module}.{name}"
+    while more := {name for name, called in calls.items() if called & makers} - makers:
+        makers |= more
+    at_once = makers & roots
+    while more := makers & {name for maker in at_once for name in calls[maker]} - at_once:
+        at_once |= more
+    yield from makers - at_once
+
+
 def test_kernels_are_made_at_import():
-    """By no function that runs later. One that makes several of a kind tells each its name, or they miss the cache."""
-    offences = []
-    for name, tree in TREES.items():
-        if name == "cpu/jit.py":
-            continue
-        outside, inside = set(at_import(tree)), {}
-        for function in filter(is_function, tree.body):
-            for node in ast.walk(function):
-                makes = isinstance(node, ast.Call) and dotted(node) in MAKERS
-                makes |= is_function(node) and bool(decorators(node) & MAKERS)
-                if makes and node not in outside:
-                    inside.setdefault(function.name, []).append(node)
-        for function, makers in inside.items():
-            calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and dotted(node) == function]
-            named = all(any(k.arg == "name" for k in node.keywords) for node in makers if dotted(node) == "parallel")
-            if not (calls and outside.issuperset(calls) and named):
-                offences.append((name, function))
-    assert offences == []
+    """By no function that runs later, for such a kernel misses the cache or is compiled again and again."""
+    assert sorted(made_later({name: tree for name, tree in TREES.items() if name != "cpu/jit.py"})) == []
+
+
+@pytest.mark.parametrize(
+    "code, offences",
+    [
+        ("def make():\n    return jit(len)\nf = make()", []),
+        ("def make():\n    return jit(len)\ndef make_all():\n    return make()\nf = make_all()", []),
+        ("class A:\n    def __init__(self):\n        self.f = jit(len)\na = A()", []),
+        ("def make():\n    return jit(len)", ["make"]),
+        ("def make():\n    return jit(len)\nf = make()\ndef forward():\n    make()", ["forward"]),
+        (
+            "def make():\n    @intrinsic\n    def f(): pass\n    return f\ndef forward():\n    make()",
+            ["forward", "make"],
+        ),
+        ("class A:\n    def run(self):\n        return jit(len)\na = A()", ["A.run"]),
+        ("def make():\n    return parallel(len)\nf = make()", ["make"]),
+        ("def make():\n    return parallel(len, 'len')\nf = make()", []),
+        ("from fastcnn.cpu.other import make\ndef forward():\n    make()", ["forward"]),
+    ],
+)
+def test_a_kernel_that_is_made_later_is_noticed(code, offences):
+    other = ast.parse("def make():\n    return jit(len)\nf = make()")
+    found = made_later({"cpu/some.py": ast.parse(code), "cpu/other.py": other})
+    assert sorted(found) == [f"fastcnn.cpu.some.{name}" for name in offences]
 
 
 def test_no_kernel_takes_a_function_as_an_argument():
@@ -328,23 +386,54 @@ def test_nothing_is_remembered_by_identity():
     assert offences == []
 
 
+def intrinsics(tree):
+    """(intrinsic, whether it has a stand-in): at a module's top, and within functions that make and return one.
+
+    A stand-in `f_python` has the parameters of its intrinsic `f`; what others use is one of the two, by
+    `f_python if config.DISABLE_JIT else f` or `either(f, f_python)`. That is returned, or at the top, where the
+    intrinsic is `_f`, called `f`.
+    """
+    for scope in (tree, *filter(is_function, ast.walk(tree))):
+        functions = {node.name: node for node in scope.body if is_function(node)}
+        for name, function in functions.items():
+            if "intrinsic" not in decorators(function):
+                continue
+            stand_in = functions.get(f"{name}_python")
+            alike = stand_in and parameters(stand_in) == parameters(function)[1:]  # all but the typing context
+            if scope is tree:
+                target = name.removeprefix("_")
+                chosen = [n.value for n in scope.body if isinstance(n, ast.Assign) and dotted(n.targets[0]) == target]
+            else:
+                chosen = [node.value for node in scope.body if isinstance(node, ast.Return)]
+            forms = f"{name}_python if config.DISABLE_JIT else {name}", f"either({name}, {name}_python)"
+            yield name, bool(alike) and [ast.unparse(value) in forms for value in chosen] == [True]
+
+
 def test_every_intrinsic_has_a_python_stand_in():
-    """`_x` of the compiler, `_x_python` with the same parameters, and `x`, which is one of the two."""
-    found = 0
-    for name in CPU_FILES:
-        tree = TREES[name]
-        functions = {node.name: node for node in tree.body if is_function(node)}
-        assigned = {
-            dotted(node.targets[0]): ast.unparse(node.value) for node in tree.body if isinstance(node, ast.Assign)
-        }
-        for function in functions.values():
-            if "intrinsic" in decorators(function):
-                stand_in = functions[f"{function.name}_python"]
-                assert parameters(stand_in) == parameters(function)[1:]  # all but the typing context
-                choice = f"{stand_in.name} if config.DISABLE_JIT else {function.name}"
-                assert assigned[function.name.removeprefix("_")] == choice
-                found += 1
-    assert found
+    found = [(file, name, right) for file in CPU_FILES for name, right in intrinsics(TREES[file])]
+    assert len(found) > 30
+    assert [(file, name) for file, name, right in found if not right] == []
+    everywhere = [node for file in CPU_FILES for node in ast.walk(TREES[file]) if is_function(node)]
+    assert len(found) == sum("intrinsic" in decorators(node) for node in everywhere), "one is in a class or a branch"
+
+
+@pytest.mark.parametrize(
+    "stand_in, choice, right",
+    [
+        ("def _f_python(x): pass", "f = either(_f, _f_python)", True),
+        ("def _f_python(x): pass", "f = _f_python if config.DISABLE_JIT else _f", True),
+        ("def _f_python(x): pass", "f = either(_f_python, _f)", False),
+        ("def _f_python(x): pass", "f = _f", False),
+        ("def _f_python(x): pass", "g = either(_f, _f_python)", False),
+        ("def _f_python(y): pass", "f = either(_f, _f_python)", False),
+        ("def _g_python(x): pass", "f = either(_f, _f_python)", False),
+    ],
+)
+def test_an_intrinsic_without_a_stand_in_is_noticed(stand_in, choice, right):
+    code = f"@intrinsic\ndef _f(typingctx, x): pass\n{stand_in}\n"
+    assert list(intrinsics(ast.parse(f"{code}{choice}"))) == [("_f", right)]
+    maker = ast.parse("def make():\n" + textwrap.indent(f"{code}return {choice.split(' = ')[1]}", "    "))
+    assert list(intrinsics(maker)) == [("_f", right or choice.startswith("g"))]
 
 
 # ---- texts

@@ -136,7 +136,7 @@ def test_weights_perturbed_in_place_count():
         ({"param": {"stride": 1}}, r"conv_param\['pad'\] is missing"),
         (
             {"w": spread(6, 4, 1, 1), "param": {**PARAM, "algo": "winograd_f4x3"}},
-            r"algo: 'winograd_f4x3' computes filters of 3 x 3 pixels with stride 1, .*, got w \(6, 4, 1, 1\) and stride \(1, 1\)",
+            r"algo: 'winograd_f4x3' computes filters of 3 x 3 pixels .*, got w \(6, 4, 1, 1\) and stride \(1, 1\)",
         ),
         ({"param": {**PARAM, "algo": "magic"}}, "algo: expected one of 'auto', .*'im2col'.*, got 'magic'"),
     ],

@@ -21,27 +21,34 @@ class Vectors:
         self.size = context.get_value_type(types.intp)
 
     def index(self, value):
+        """A number, to compute positions with."""
         return ir.Constant(self.size, value)
 
     def splat(self, value):
+        """A constant in every lane."""
         return ir.Constant(self.type, [ir.Constant(self.scalar, float(value))] * self.lanes)
 
     def vector(self, count):
+        """The type of a vector of `count` elements."""
         return ir.VectorType(self.scalar, count)
 
     def shuffle(self, a, b, order):
+        """The elements of a and, counted on, of b in this order."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(order)), list(order)))
 
     def load(self, pointer, offset, count=None):
+        """A vector of `count` elements, by default of all lanes."""
         kind = self.vector(count or self.lanes)
         place = self.builder.bitcast(self.builder.gep(pointer, [offset]), kind.as_pointer())
         return self.builder.load(place, align=self.bits // 8)
 
     def store(self, value, pointer, offset):
+        """Store a vector of any length."""
         place = self.builder.bitcast(self.builder.gep(pointer, [offset]), value.type.as_pointer())
         self.builder.store(value, place, align=self.bits // 8)
 
     def muladd(self, a, b, c):
+        """a b + c, rounded once where the CPU has the instruction."""
         name = f"llvm.fmuladd.v{self.lanes}f{self.bits}"
         function = cgutils.get_or_insert_function(
             self.builder.module, ir.FunctionType(self.type, [self.type] * 3), name
@@ -62,6 +69,7 @@ class Vectors:
         return self.builder.icmp_signed("<", counting, self.spread(self.builder.trunc(count, narrow)))
 
     def constant_mask(self, lanes):
+        """A mask of the lanes that are true."""
         return ir.Constant(ir.VectorType(ir.IntType(1), self.lanes), [int(lane) for lane in lanes])
 
     def all_lanes(self):
@@ -76,6 +84,7 @@ class Vectors:
         return self._masked("load", [place, self._alignment(), mask, ir.Constant(self.type, None)], self.type)
 
     def masked_store(self, value, pointer, offset, mask):
+        """Leaves the memory of lanes outside the mask untouched."""
         place = self.builder.bitcast(self.builder.gep(pointer, [offset]), self.type.as_pointer())
         self._masked("store", [value, place, self._alignment(), mask], ir.VoidType())
 
@@ -145,10 +154,12 @@ class Vectors:
 
 
 def vector_arrays(*arrays):
+    """Whether these types, of an intrinsic's arguments, are arrays that vectors can be loaded from by position."""
     return all(isinstance(a, types.Array) and a.ndim == 1 and a.layout == "C" for a in arrays)
 
 
 def pointers(context, builder, signature, args, *positions):
+    """In an intrinsic: the address of the first element of each array among the arguments at these positions."""
     zero = context.get_constant(types.intp, 0)
     return [pointer_to(context, builder, signature.args[i], args[i], zero) for i in positions]
 

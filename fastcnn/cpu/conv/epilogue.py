@@ -48,6 +48,15 @@ def fold(parts, dtype):
     return middle.astype(dtype), (squares / total).astype(dtype)
 
 
+def moments_of(out, end):
+    """The moments of an output that is complete already, where the epilogue wants them."""
+    n, f, h, w = out.shape
+    parts = end.buffer(n, f)
+    if parts.size:
+        _moments_of_planes(n * f, out.reshape(n * f, h * w), parts.reshape(n * f, 3))
+    return parts
+
+
 @intrinsic
 def _emit_rows(typingctx, source, start, step, rows, count, bias, relu, add, adding, out, place, out_step):
     """Finish `rows` stretches of `count` outputs: out = source + bias + add (if `adding`), rectified if `relu`.
@@ -125,15 +134,6 @@ def finish_moments(pivot, moments):
         mean = moments[1] / moments[0]
         moments[2] -= mean * moments[1]
         moments[1] = mean + pivot
-
-
-def moments_of(out, end):
-    """The moments of an output that is complete already, where the epilogue wants them."""
-    n, f, h, w = out.shape
-    parts = end.buffer(n, f)
-    if parts.size:
-        _moments_of_planes(n * f, out.reshape(n * f, h * w), parts.reshape(n * f, 3))
-    return parts
 
 
 @parallel
