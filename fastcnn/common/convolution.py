@@ -8,17 +8,21 @@ WINOGRAD = {
     "winograd_f2x5": (2, 5),
     "winograd_f4x5": (4, 5),
 }
-ALGORITHMS = ("direct", "im2col", *WINOGRAD)
+ALGORITHMS = ("direct", "im2col", "depthwise", *WINOGRAD)
 CHOICES = ("auto", "accurate", *ALGORITHMS)  # what a caller may ask for
 
 
-def applies(name, kernel, stride, pad, dilation, groups):
-    """Whether algorithm `name` computes a convolution of this geometry; every argument a pair but `groups`.
+def applies(name, w_shape, stride, pad, dilation, groups):
+    """Whether algorithm `name` computes a convolution with filters w (F, C/groups, HH, WW).
+
+    stride, pad and dilation are pairs (vertical, horizontal).
 
     Winograd's algorithms take filters of as many taps as their names say, stride and dilation 1, one group, and padding
-    of less than a filter.
+    of less than a filter; "depthwise" takes filters of one channel.
     """
+    if name == "depthwise":
+        return w_shape[1] == 1
     if name not in WINOGRAD:
         return True
     taps = WINOGRAD[name][1]
-    return kernel == (taps, taps) and stride == dilation == (1, 1) and groups == 1 and max(pad) < taps
+    return tuple(w_shape[2:]) == (taps, taps) and stride == dilation == (1, 1) and groups == 1 and max(pad) < taps

@@ -16,8 +16,8 @@ class use_conv_algorithm:  # lower case: it reads as a statement, `with use_conv
 
     Parameters
     ----------
-    algo : {"auto", "accurate", "direct", "im2col", "winograd_f2x3", "winograd_f4x3", "winograd_f6x3", "winograd_f2x5",
-           "winograd_f4x5"}
+    algo : {"auto", "accurate", "direct", "im2col", "depthwise", "winograd_f2x3", "winograd_f4x3", "winograd_f6x3",
+           "winograd_f2x5", "winograd_f4x5"}
         "accurate" never transforms: relative errors stay below 1e-6 in float32, where F(4x4) may reach 5e-6.
 
     Raises
@@ -130,10 +130,12 @@ def checked(algo, w_shape, geometry):
     """`algo`, if there is such an algorithm and it applies to a geometry of checked pairs."""
     checks.choice("algo", algo, CHOICES)
     pairs = (geometry[name] for name in ("stride", "pad", "dilation"))
-    if not applies(algo, tuple(w_shape[2:]), *pairs, geometry["groups"]):
-        taps, given = WINOGRAD[algo][1], ", ".join(f"{name} {value}" for name, value in geometry.items())
-        raise ValueError(
-            f"algo: {algo!r} computes filters of {taps} x {taps} pixels with stride 1, dilation 1, groups 1 and less "
-            f"padding than that, got w {tuple(w_shape)} and {given}"
+    if not applies(algo, w_shape, *pairs, geometry["groups"]):
+        taps, given = WINOGRAD.get(algo, (0, 0))[1], ", ".join(f"{name} {value}" for name, value in geometry.items())
+        able = (
+            f"filters of {taps} x {taps} pixels with stride 1, dilation 1, groups 1 and less padding than that"
+            if taps
+            else "filters of one channel, groups = C"
         )
+        raise ValueError(f"algo: {algo!r} computes {able}, got w {tuple(w_shape)} and {given}")
     return algo

@@ -11,12 +11,13 @@ Winograd loses digits, the more the larger its tiles of n x n numbers are (relat
 
 from fastcnn.common.convolution import WINOGRAD, applies
 from fastcnn.common.geometry import output_shape
-from fastcnn.cpu.conv import direct, im2col, winograd
+from fastcnn.cpu.conv import depthwise, direct, im2col, winograd
 from fastcnn.cpu.microkernel import ROWS, lanes
 
 MODULES = {
     "direct": direct,
     "im2col": im2col,
+    "depthwise": depthwise,
     "winograd_f2x3": winograd.F2x3,
     "winograd_f4x3": winograd.F4x3,
     "winograd_f6x3": winograd.F6x3,
@@ -24,22 +25,23 @@ MODULES = {
     "winograd_f4x5": winograd.F4x5,
 }
 GAIN = 1.15
+SHIFT = 8  # cycles to add a vector of pixels, times a tap, to a row
 GATHER, EMIT = 10, 15  # cycles per vector of pixels moved into panels, and out of them
 TILE_IN, TILE_OUT = {4: 110, 6: 310, 8: 440}, {4: 60, 6: 190, 8: 500}  # per vector of tiles, by n
 FILTER_IN = {4: 250, 6: 330, 8: 450}  # per vector of filters, for one channel
 
 
 def algorithm(name, direction, x_shape, w_shape, stride, pad, dilation, groups, dtype):
-    """The module that computes by algorithm `name`, or by `direct` where that does not apply.
+    """The module that computes by algorithm `name`, or directly where that does not apply.
 
-    "auto" is the cheapest, "accurate" the one that rounds no more than the sums themselves need.
+    "auto" is the cheapest, "accurate" one that rounds no more than the sums themselves need.
     `direction` is "forward", "backward_input" or "backward_filter".
     """
     if name == "auto":
         found = costs(direction, x_shape, w_shape, stride, pad, dilation, groups, dtype)
         name = min(found, key=found.get)
-    elif name == "accurate" or not applies(name, tuple(w_shape[2:]), stride, pad, dilation, groups):
-        name = "direct"
+    elif name == "accurate" or not applies(name, w_shape, stride, pad, dilation, groups):
+        name = "depthwise" if w_shape[1] == 1 and groups > 1 else "direct"
     return MODULES[name]
 
 
@@ -59,9 +61,11 @@ def costs(direction, x_shape, w_shape, stride, pad, dilation, groups, dtype):
     else:
         cycles = _up(rows, ROWS) * depth + GATHER * depth + EMIT * out // groups
     found = {"direct": places * groups * cycles}
+    if groups > 1 and applies("depthwise", w_shape, stride, pad, dilation, groups):
+        found["depthwise"] = places * f * taps * SHIFT
     grid = image if direction == "backward_input" else windows
     for name, (m, filter_taps) in WINOGRAD.items():
-        if applies(name, kernel, stride, pad, dilation, groups):
+        if applies(name, w_shape, stride, pad, dilation, groups):
             tiles = n * -(-grid[0] // m) * -(-grid[1] // m)
             found[name] = _winograd(direction, m + filter_taps - 1, tiles, c, f, size) * GAIN ** len(found)
     return found

@@ -45,6 +45,9 @@ def backward_input(dout, w, stride, pad, dilation, groups, dx):
         for phase_h in range(min(stride[0], dx.shape[2]))
         for phase_w in range(min(stride[1], dx.shape[3]))
     ]
+    if not all(len(taps) for _, _, taps in phases):  # pixels that no window sees
+        _clear(len(dx), dx)
+        phases = [phase for phase in phases if len(phase[2])]
     _correlate(dout, w, (1, 1), groups, True, phases, stride, end, dx)
 
 
@@ -64,6 +67,11 @@ def backward_filter(dout, x, stride, pad, dilation, groups, dw):
     tasks *= -(-filters // max(1, block))
     _backward_filter(tasks, dout, x, taps, *stride, groups, some, block, parts)
     np.add.reduce(parts, axis=0, out=dw)  # in their order
+
+
+@parallel
+def _clear(image, x):
+    x[image] = 0
 
 
 def _is_product(w_shape, stride, pad):
@@ -231,10 +239,10 @@ def _correlate_blocks(
             its = taps[tap_first:tap_last]
             step, views = its.shape[0], find_views(x, its, stride_h, stride_w, runs)
             start = (tap_first * groups + group * step) * row_panels * channels * ROWS
-            if channels * step == 0:
+            if channels == 0:
                 tiles[:] = 0
             some = channels_at_once(channels, step)
-            for c in range(0, channels if step else 0, some):
+            for c in range(0, channels, some):
                 here, ahead = min(some, channels - c), c + min(some, channels - c)
                 gather_taps(x, group * channels + c, here, step, stride_w, runs, views, panel, wide, cols)
                 if ahead < channels:
