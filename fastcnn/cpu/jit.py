@@ -64,13 +64,18 @@ class parallel:
         if count <= 0:
             return
         if _launch.serial or config.DISABLE_JIT:
-            self._run(0, 1, count, *args)
+            self.alone(count, *args)
         elif _launch.free:
             self._run(_launch.parallel_for, _launch.num_threads(), count, *args)
         else:
             with _launch.turn:
                 _launch.start()
                 self._run(_launch.parallel_for, _launch.num_threads(), count, *args)
+
+    def alone(self, count, *args):
+        """Run all tasks on the calling thread: for work that is done before others would have woken up."""
+        if count > 0:
+            self._run(0, 1, count, *args)
 
 
 @intrinsic

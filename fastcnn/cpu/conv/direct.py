@@ -23,6 +23,7 @@ from fastcnn.cpu.microkernel import ROWS, columns, multiply_tile, tile_columns, 
 from fastcnn.cpu.moves import prefetch
 from fastcnn.cpu.vectors import scratch
 
+ALONE = 2**14  # numbers in w up to which waking other threads takes longer than packing them
 LINE = 1024  # pixels of a line in the filter gradient
 AT_ONCE = 64  # filters whose lines are in cache with those of the channels
 
@@ -120,7 +121,8 @@ def _correlate(x, w, stride, groups, turned, phases, out_stride, end, out):
         first += len(its)
     if panels.size:
         flat = w.reshape(groups, -1, w.shape[1], w.shape[2] * w.shape[3])
-        _pack_panels(groups * -(-rows // ROWS), flat, rows, depth, taps, table, turned, panels)
+        pack = _pack_panels if panels.size > ALONE else _pack_panels.alone
+        pack(groups * -(-rows // ROWS), flat, rows, depth, taps, table, turned, panels)
     grid = [-(-size // step) for size, step in zip(out.shape[2:], out_stride)]
     places = out.shape[0] * grid[0] * grid[1]
     # Wide enough to use packed weights well, narrow enough for some sixteen tasks.

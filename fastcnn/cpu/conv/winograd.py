@@ -30,6 +30,7 @@ from fastcnn.cpu.vectors import scratch
 
 GROUP = 4  # row panels of filters that are multiplied before their outputs are finished
 SHARED = 2**22  # bytes of U up to which it is made once for all; above, each group of filters makes its own
+ALONE = 2**14  # numbers in w up to which waking other threads takes longer than making U
 CHUNK = 2**24  # bytes of V at a time, where V is what groups of filters share
 
 
@@ -67,7 +68,8 @@ class Winograd:
             return moments
         if matrices_of * w.itemsize <= SHARED:
             u = np.empty(matrices_of, w.dtype)
-            self.kernels.filters(panels * ROWS // lanes(w.dtype), *filter_, u)
+            make = self.kernels.filters if w.size > ALONE else self.kernels.filters.alone
+            make(panels * ROWS // lanes(w.dtype), *filter_, u)
             self.kernels.tiles(blocks, block, x, u, *pad, GROUP, *ends)
         else:
             v_size = self.products * (channels * block + lanes(w.dtype))
@@ -95,8 +97,9 @@ class Winograd:
             -(-filters // max(ROWS, unit)) * max(ROWS, unit),
         )
         if n2 * wide * high * x.itemsize <= SHARED:
-            block = 2 * columns(x.dtype)
-            pieces = max(1, min(16, tiles // block))
+            pieces = next(pieces for pieces in (16, 8, 4, 2, 1) if tiles >= 32 * pieces or pieces == 1)
+            block = -(-tiles // pieces)
+            block = -(-block // -(-block // (2 * columns(x.dtype))))  # evenly, two widths of a tile at most
             parts = np.empty((pieces, *dw.shape), dw.dtype)
             self.kernels.pieces(pieces, dout, x, *pad, block, parts)
             np.add.reduce(parts, axis=0, out=dw)  # in their order
