@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastcnn import shapes
+from fastcnn.common.convolution import ALGORITHMS, WINOGRAD, applies
 from fastcnn.common.geometry import output_shape
 
 LEVELS = ("quick", "normal", "thorough")
@@ -33,10 +34,11 @@ class Op:
     Parameters
     ----------
     name, family : the function, and the file that it stands in
-    cases : tuple of (level, dict); a level includes the cases of those before it
+    cases : tuple of (level, dict); a level includes the cases of those before it; `algo` in a case is how to compute
     inputs : function (rng, **case) -> dict of arguments by name, arrays in float64;
         for a derivative: function (arguments of the forward op, its results, dout) -> dict
     limit : Limit
+    limits : Limit by `algo`, for cases that name one
     derivative_of : the forward op whose gradient this is, or None
     wrt : for a derivative, and for a loss: the forward arguments that its results are the gradients of, in order
     flops : function (arguments) -> floating-point operations
@@ -54,6 +56,7 @@ class Op:
     flops: Callable = lambda arguments: 0
     in_place: tuple = ()
     buffers: tuple = (0,)
+    limits: dict = dataclasses.field(default_factory=dict)
 
     def out(self, arrays):
         """The argument `out` made of these arrays, one for each of `buffers`."""
@@ -77,6 +80,14 @@ class Op:
     def cases_of(self, level):
         """The cases of a level and of those below it."""
         return [case for name, case in self.cases if LEVELS.index(name) <= LEVELS.index(level)]
+
+    def by_algorithm(self, level):
+        """{algo: (limit, cases)} of a level; for an op whose cases name no algorithm, that of None."""
+        found = {}
+        for case in self.cases_of(level):
+            algo = case.get("algo")
+            found.setdefault(algo, (self.limits.get(algo, self.limit), []))[1].append(case)
+        return found
 
 
 def as_tuple(results):
@@ -126,17 +137,31 @@ def _layers(network, batch):
     ]
 
 
-_CONV_CASES = _cases(
+def _tiled_cases(algo):
+    """Images, channels and filters on either side of the blocks of one of Winograd's algorithms."""
+    m, taps = WINOGRAD[algo]
+    most, kernel = taps - 1, (taps, taps)
+    return [
+        _conv_case((1, 1, 1, 1), (1, 1, *kernel), pad=taps // 2),
+        _conv_case((3, 17, 7 * m + taps, 8 * m + most), (9, 17, *kernel), add=True, relu=True),
+        _conv_case((2, 33, 2 * m + 1, 9 * m - 1), (65, 33, *kernel), pad=(most, 0), bias=False),
+        _conv_case((49, 2, m, m), (15, 2, *kernel), pad=(taps // 2, most)),
+    ]
+
+
+_GEOMETRIES = _cases(
     quick=[
         _conv_case((2, 3, 9, 8), (5, 3, 3, 3), pad=1, relu=True),
         _conv_case((3, 63, 7, 5), (42, 3, 1, 1), groups=21, relu=True, add=True),
         _conv_case((2, 4, 11, 10), (6, 2, 3, 2), stride=(2, 1), pad=(1, 0), dilation=(1, 2), groups=2),
+        _conv_case((2, 3, 8, 11), (9, 3, 5, 5), pad=2),
+        _conv_case((2, 16, 10, 9), (16, 1, 3, 3), pad=1, groups=16, bias=False),
     ],
     normal=[
         _conv_case((1, 1, 1, 1), (1, 1, 1, 1)),
         _conv_case((2, 3, 5, 7), (4, 3, 2, 2), stride=(4, 3)),  # stride > kernel: pixels that no window sees
         _conv_case((0, 3, 6, 6), (4, 3, 3, 3), pad=1),
-        _conv_case((2, 16, 10, 9), (16, 1, 3, 3), pad=1, groups=16, bias=False),
+        _conv_case((3, 5, 9, 34), (10, 1, 3, 5), stride=(2, 1), pad=(1, 2), groups=5),
         _conv_case((1, 1023, 3, 3), (7, 1023, 3, 3), pad=1),
         _conv_case((130, 5, 4, 4), (9, 5, 3, 3), pad=1),
         _conv_case((1, 2, 3, 60), (300, 2, 3, 3), pad=2),
@@ -154,6 +179,32 @@ _CONV_CASES = _cases(
         *_layers("vgg16", 1)[2:],
     ],
 )
+
+
+def _applies(algo, case):
+    return applies(algo, case["w"], case["stride"], case["pad"], case["dilation"], case["groups"])
+
+
+# Every geometry by every algorithm that takes it, each judged by a limit of its own.
+_CONV_CASES = tuple(
+    (level, {**case, "algo": algo})
+    for algo in ("auto", *ALGORITHMS)
+    for level, case in (*_GEOMETRIES, *_cases((), _tiled_cases(algo) if algo in WINOGRAD else ()))
+    if _applies(algo, case)
+)
+_TILES = "transforms of {0} x {0} tiles: the larger, the more their terms cancel"
+_CONV_LIMITS = {
+    "auto": Limit(2e-5, 1e-13, "that of the least accurate algorithm it may choose"),
+    "winograd_f2x3": Limit(2e-6, 1e-14, _TILES.format(4)),
+    "winograd_f4x3": Limit(5e-6, 2.5e-14, _TILES.format(6)),
+    "winograd_f6x3": Limit(2e-5, 1e-13, _TILES.format(8)),
+    "winograd_f2x5": Limit(5e-6, 2.5e-14, _TILES.format(6)),
+    "winograd_f4x5": Limit(2e-5, 1e-13, _TILES.format(8)),
+}
+# A mean's terms cancel, so that it is less accurate than they are.
+_MOMENTS_LIMITS = {
+    algo: Limit(2 * limit.float32, 2 * limit.float64, limit.reason) for algo, limit in _CONV_LIMITS.items()
+}
 
 
 def _conv_inputs(rng, x, w, bias, add, **options):
@@ -191,7 +242,7 @@ def _window_case(case):
     return {"x": case["x"], "kernel": case["w"][2:], **_geometry(case)}
 
 
-_WINDOW_CASES = tuple((level, _window_case(case)) for level, case in _CONV_CASES if level != "thorough")
+_WINDOW_CASES = tuple((level, _window_case(case)) for level, case in _GEOMETRIES if level != "thorough")
 
 
 def _window_inputs(rng, x, **options):
@@ -199,23 +250,23 @@ def _window_inputs(rng, x, **options):
 
 
 _CONV = [
-    Op("conv_forward", "conv", _CONV_CASES, _conv_inputs, _SUMS, flops=_conv_flops),
+    Op("conv_forward", "conv", _CONV_CASES, _conv_inputs, _SUMS, flops=_conv_flops, limits=_CONV_LIMITS),
     Op(
         "conv_moments_forward", "conv", _CONV_CASES, _conv_moments_inputs,
-        Limit(2e-6, 1e-14, "as conv_forward, then sums about a pivot"), flops=_conv_flops,
+        Limit(2e-6, 1e-14, "as conv_forward, then sums about a pivot"), flops=_conv_flops, limits=_MOMENTS_LIMITS,
     ),
     Op(
         "conv_backward_input", "conv", _CONV_CASES,
-        lambda i, r, g: dict(dout=_masked(i, r, g), w=i["w"], x_shape=i["x"].shape, **_geometry(i, "groups")),
-        _SUMS, "conv_forward", ("x",), _conv_flops,
+        lambda i, r, g: dict(dout=_masked(i, r, g), w=i["w"], x_shape=i["x"].shape, **_geometry(i, "groups", "algo")),
+        _SUMS, "conv_forward", ("x",), _conv_flops, limits=_CONV_LIMITS,
     ),
     Op(
         "conv_backward_filter", "conv", _CONV_CASES,
-        lambda i, r, g: dict(dout=_masked(i, r, g), x=i["x"], w_shape=i["w"].shape, **_geometry(i, "groups")),
-        _SUMS, "conv_forward", ("w",), _conv_flops,
+        lambda i, r, g: dict(dout=_masked(i, r, g), x=i["x"], w_shape=i["w"].shape, **_geometry(i, "groups", "algo")),
+        _SUMS, "conv_forward", ("w",), _conv_flops, limits=_CONV_LIMITS,
     ),
     Op(
-        "conv_backward_bias", "conv", tuple(c for c in _CONV_CASES if c[1]["bias"]),
+        "conv_backward_bias", "conv", tuple(c for c in _GEOMETRIES if c[1]["bias"]),
         lambda i, r, g: dict(dout=_masked(i, r, g)),
         Limit(1e-6, 1e-14, "summed in float64, rounded once; positive and negative terms cancel"),
         "conv_forward", ("b",), _elements("dout"),

@@ -19,13 +19,14 @@ _GRADIENT_ELEMENTS = 50_000  # larger cases say nothing more about a formula, an
 
 @dataclasses.dataclass
 class Verdict:
-    """What validating one op in one dtype gave.
+    """What validating one op in one dtype gave, and by one algorithm, where its cases name some (`algo`, or None).
 
     `error` and `gradient_error` are the worst over all cases (`gradient_error` None where there is no gradient),
     `failures` says for each failed comparison what was compared.
     """
 
     op: str
+    algo: str | None
     dtype: str
     cases: int
     error: float
@@ -41,7 +42,7 @@ class Verdict:
 
 
 def validate(names=None, backend="cpu", dtypes=("float32", "float64"), level="normal", seed=0):
-    """Validate ops one after the other; a generator of `Verdict`, one per op and dtype.
+    """Validate ops one after the other; a generator of `Verdict`, one per op, algorithm and dtype.
 
     Parameters
     ----------
@@ -60,7 +61,12 @@ def validate(names=None, backend="cpu", dtypes=("float32", "float64"), level="no
     _known("op", names, OPS)
     _known("dtype", dtypes, ("float32", "float64"))
     _known("level", [level], LEVELS)
-    return (_validate(OPS[name], backend, dtype, level, seed) for name in names for dtype in dtypes)
+    return (
+        _validate(OPS[name], algo, limit, cases, backend, dtype, seed)
+        for name in names
+        for algo, (limit, cases) in OPS[name].by_algorithm(level).items()
+        for dtype in dtypes
+    )
 
 
 def _known(what, names, known):
@@ -69,10 +75,9 @@ def _known(what, names, known):
             raise ValueError(f"{what}: expected one of {', '.join(known)}; got {name!r}")
 
 
-def _validate(op, backend, dtype, level, seed):
-    cases = op.cases_of(level)
+def _validate(op, algo, limit, cases, backend, dtype, seed):
     verdict = Verdict(
-        op.name, dtype, len(cases), 0.0, getattr(op.limit, dtype), op.limit.reason, None, GRADIENT_LIMIT, []
+        op.name, algo, dtype, len(cases), 0.0, getattr(limit, dtype), limit.reason, None, GRADIENT_LIMIT, []
     )
     for number, case in enumerate(cases):
         rng = np.random.default_rng([seed, number])
@@ -167,7 +172,7 @@ def gradient_error(op, backend, case, rng):
 
 
 def command(arguments):
-    """`fastcnn validate`: print a table, one line per op and dtype as it is done; returns the exit status."""
+    """`fastcnn validate`: print a table, a line per op, algorithm and dtype as it is done; returns the exit status."""
     if arguments.threads:
         from fastcnn.cpu.jit import set_num_threads
 
@@ -175,13 +180,14 @@ def command(arguments):
     dtypes = (arguments.dtype,) if arguments.dtype else ("float32", "float64")
     verdicts = []
     print(
-        f"{'op':<29} {'dtype':<8} {'cases':>5} {'error':>8} {'limit':>8} {'gradient':>9}  verdict  reason of the limit"
+        f"{'op':<34} {'dtype':<8} {'cases':>5} {'error':>8} {'limit':>8} {'gradient':>9}  verdict  reason of the limit"
     )
     for verdict in validate(arguments.op, arguments.backend, dtypes, arguments.level or "normal", arguments.seed):
         verdicts.append(verdict)
+        name = f"{verdict.op} {verdict.algo or ''}"
         gradient = "-" if verdict.gradient_error is None else f"{verdict.gradient_error:.1e}"
         print(
-            f"{verdict.op:<29} {verdict.dtype:<8} {verdict.cases:>5} {verdict.error:>8.1e} {verdict.limit:>8.0e} "
+            f"{name:<34} {verdict.dtype:<8} {verdict.cases:>5} {verdict.error:>8.1e} {verdict.limit:>8.1e} "
             f"{gradient:>9}  {'ok' if verdict.passed else 'FAILED':<7}  {verdict.reason}",
             flush=True,
         )

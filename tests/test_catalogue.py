@@ -8,6 +8,7 @@ import pytest
 
 from fastcnn import reference
 from fastcnn.catalogue import FLOORS, LEVELS, OPS, as_tuple, bytes_moved
+from fastcnn.common.convolution import ALGORITHMS, CHOICES, applies
 from fastcnn.cpu import activation, conv, linear
 from fastcnn.validate import gradient_error, relative_error, validate
 
@@ -31,16 +32,18 @@ BLIND = {
 @EACH_OP
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_kernels_agree_with_the_reference(name, dtype):
-    (verdict,) = validate([name], dtypes=[dtype], level="normal")
-    assert verdict.passed, "\n".join(verdict.failures)
-    assert verdict.cases > 0 and np.isfinite(verdict.error)
-    assert (verdict.gradient_error is not None) == (dtype == "float64" and bool(OPS[name].wrt))
+    verdicts = list(validate([name], dtypes=[dtype], level="normal"))
+    assert [verdict.algo for verdict in verdicts] == list(OPS[name].by_algorithm("normal"))
+    for verdict in verdicts:
+        assert verdict.passed, "\n".join([str(verdict.algo), *verdict.failures])
+        assert verdict.cases > 0 and np.isfinite(verdict.error)
+        assert (verdict.gradient_error is not None) == (dtype == "float64" and bool(OPS[name].wrt))
 
 
 def test_the_reference_agrees_with_itself_and_with_numerical_gradients():
     verdicts = list(validate(backend="reference", level="quick"))
     assert [(verdict.op, verdict.failures) for verdict in verdicts if not verdict.passed] == []
-    assert len(verdicts) == 2 * len(OPS)
+    assert len(verdicts) == 2 * sum(len(op.by_algorithm("quick")) for op in OPS.values())
 
 
 def wrong_value(out):
@@ -109,8 +112,10 @@ def test_unknown_names_are_refused(arguments, what):
 @EACH_OP
 def test_entry(name):
     op = OPS[name]
-    assert op.name == name and op.limit.reason
-    assert 0 <= op.limit.float64 <= op.limit.float32 < 1e-5
+    assert op.name == name
+    for limit in (op.limit, *op.limits.values()):
+        assert limit.reason and 0 <= limit.float64 <= limit.float32 < 1e-4 and limit.float64 < 1e-12
+    assert op.limit.float32 < 1e-5
     assert [level for level, _ in op.cases] and {level for level, _ in op.cases} <= set(LEVELS)
     case, *_ = op.cases_of("quick")
     assert case in op.cases_of("normal") and case in op.cases_of("thorough")
@@ -125,6 +130,37 @@ def test_entry(name):
     assert set(op.in_place) <= {None, *arguments} and len(op.buffers) <= len(as_tuple(results))
     if op.derivative_of:
         assert set(op.wrt) <= set(OPS[op.derivative_of].arguments(np.random.default_rng(0), case))
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.limits])
+def test_each_algorithm_has_cases_and_a_limit(name):
+    """Of every level; and a geometry is computed by all algorithms that take it."""
+    op = OPS[name]
+    assert set(op.limits) <= set(CHOICES)
+    for level in LEVELS:
+        found = op.by_algorithm(level)
+        assert set(found) == {"auto", *ALGORITHMS}
+        assert sum(len(cases) for _, cases in found.values()) == len(op.cases_of(level))
+        assert all(limit is op.limits.get(algo, op.limit) for algo, (limit, _) in found.items())
+    for algo, (_, cases) in op.by_algorithm("thorough").items():
+        taken = [
+            case for case in cases if applies(algo, *(case[k] for k in ("w", "stride", "pad", "dilation", "groups")))
+        ]
+        assert taken == cases
+        networks = {case["w"] for level, case in op.cases if level == "thorough" and case["algo"] == algo}
+        assert len(networks) > 10 or not algo.endswith("x3")
+
+
+def test_the_limits_of_convolution():
+    """As promised: the accurate algorithms at 1e-6, and 4 x 4, 6 x 6 and 8 x 8 tiles at so much more."""
+    promised = {algo: 1e-6 for algo in ALGORITHMS} | {
+        "winograd_f2x3": 2e-6, "winograd_f4x3": 5e-6, "winograd_f2x5": 5e-6,
+        "winograd_f6x3": 2e-5, "winograd_f4x5": 2e-5, "auto": 2e-5,
+    }  # fmt: skip
+    for name in ("conv_forward", "conv_backward_input", "conv_backward_filter"):
+        limits = {algo: limit for algo, (limit, _) in OPS[name].by_algorithm("quick").items()}
+        assert {algo: limit.float32 for algo, limit in limits.items()} == promised
+        assert all(limit.float64 <= 1e-8 * limit.float32 for limit in limits.values())
 
 
 def test_every_derivative_is_checked_numerically():

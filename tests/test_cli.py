@@ -14,6 +14,7 @@ import fastcnn.cpu.activation
 from fastcnn import info
 from fastcnn.catalogue import OPS
 from fastcnn.cli import _parser, main
+from fastcnn.common.convolution import ALGORITHMS
 
 FACTS = [
     "fastcnn", "python", "numpy", "numba", "system", "cpu", "cores", "vectors", "threads", "threading layer", "backend",
@@ -141,6 +142,16 @@ def test_validate(tmp_path, capsys):
         (op, dtype, True) for op in ("relu_forward", "relu_backward") for dtype in ("float32", "float64")
     ]
     assert all(r["error"] <= r["limit"] and r["reason"] and r["cases"] > 0 for r in results)
+
+
+def test_validate_names_the_algorithm(tmp_path, capsys):
+    file = tmp_path / "results.json"
+    arguments = ["validate", "--quick", "--op", "conv_forward", "--dtype", "float32", "--json", str(file)]
+    assert main([*arguments, "--backend", "reference"]) == 0
+    out = capsys.readouterr().out
+    algorithms = ["auto", *ALGORITHMS]
+    assert re.findall(r"^conv_forward (\S+) +float32 .* ok ", out, re.M) == algorithms
+    assert [(r["op"], r["algo"]) for r in json.loads(file.read_text())] == [("conv_forward", a) for a in algorithms]
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
