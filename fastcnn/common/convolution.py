@@ -25,4 +25,5 @@ def applies(name, w_shape, stride, pad, dilation, groups):
     if name not in WINOGRAD:
         return True
     taps = WINOGRAD[name][1]
-    return tuple(w_shape[2:]) == (taps, taps) and stride == dilation == (1, 1) and groups == 1 and max(pad) < taps
+    fits = tuple(w_shape[2:]) == (taps, taps) and w_shape[1] > 0
+    return fits and stride == dilation == (1, 1) and groups == 1 and max(pad) < taps

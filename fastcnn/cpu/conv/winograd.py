@@ -10,6 +10,8 @@ so each of the n^2 elements is a matrix product. Tiles are taken in blocks acros
 stays in cache while the filters pass by. No workspace grows with the batch.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from fastcnn.cpu.conv.epilogue import Epilogue, emit_rows, finish_moments, gather_moments
@@ -31,6 +33,7 @@ from fastcnn.cpu.vectors import scratch
 GROUP = 4  # row panels of filters that are multiplied before their outputs are finished
 SHARED = 2**22  # bytes of U up to which it is made once for all; above, each group of filters makes its own
 ALONE = 2**14  # numbers in w up to which waking other threads takes longer than making U
+CHANNELS = 32  # that a task transforms, where V is shared
 CHUNK = 2**24  # bytes of V at a time, where V is what groups of filters share
 
 
@@ -51,71 +54,74 @@ class Winograd:
         pad = self.taps - 1 - pad[0], self.taps - 1 - pad[1]
         self._correlate(dout, w, w.shape[1], len(w), True, pad, Epilogue(np.zeros(w.shape[1], w.dtype), nothing), dx)
 
-    def _correlate(self, x, w, filters, channels, turned, pad, end, out):
-        tiles = self._tiles(out)
-        vectors = -(-tiles // lanes(x.dtype))
-        blocks = -(-vectors // VECTORS)
-        block = -(-vectors // max(blocks, 1)) * lanes(x.dtype)  # evenly: 64 tiles as 32 + 32, not 48 + 16
-        moments = end.buffer(blocks, filters)
-        filter_size = self.taps * self.taps
-        steps = (filter_size, filters * filter_size) if turned else (channels * filter_size, filter_size)
-        filter_ = w.reshape(-1), *steps, filters, channels, turned
-        ends = end.bias, end.add, end.relu, out, moments
-        unit = max(ROWS, lanes(w.dtype))
-        panels = -(-filters // unit) * unit // ROWS
-        matrices_of = self.products * panels * ROWS * channels
-        if not out.size:
-            return moments
-        if matrices_of * w.itemsize <= SHARED:
-            u = np.empty(matrices_of, w.dtype)
-            make = self.kernels.filters if w.size > ALONE else self.kernels.filters.alone
-            make(panels * ROWS // lanes(w.dtype), *filter_, u)
-            self.kernels.tiles(blocks, block, x, u, *pad, GROUP, *ends)
-        else:
-            v_size = self.products * (channels * block + lanes(w.dtype))
-            some = max(1, min(blocks, CHUNK // (v_size * w.itemsize)))
-            v, pieces = np.empty((some, v_size), w.dtype), -(-channels // 32)
-            for first in range(0, blocks, some):
-                here = min(some, blocks - first)
-                self.kernels.inputs(here * pieces, first, block, x, *pad, 32, out, v)
-                self.kernels.groups(-(-panels // GROUP), first, here, block, *filter_, v, GROUP, *ends)
-        return moments
-
-    def _tiles(self, out):
-        return len(out) * -(-out.shape[2] // self.m) * -(-out.shape[3] // self.m)
-
     def backward_filter(self, dout, x, stride, pad, dilation, groups, dw):
         """`conv_backward_filter` by this algorithm; writes all of its last argument."""
         filters, channels = dw.shape[:2]
         tiles, unit = self._tiles(dout), lanes(x.dtype)
-        if not tiles or not dw.size:
+        wide, high = _up(channels, unit), _up(filters, max(ROWS, unit))
+        if not tiles:
             dw[...] = 0
-            return
-        n2, wide, high = (
-            self.products,
-            -(-channels // unit) * unit,
-            -(-filters // max(ROWS, unit)) * max(ROWS, unit),
-        )
-        if n2 * wide * high * x.itemsize <= SHARED:
-            pieces = next(pieces for pieces in (16, 8, 4, 2, 1) if tiles >= 32 * pieces or pieces == 1)
-            block = -(-tiles // pieces)
-            block = -(-block // -(-block // (2 * columns(x.dtype))))  # evenly, two widths of a tile at most
-            parts = np.empty((pieces, *dw.shape), dw.dtype)
-            self.kernels.pieces(pieces, dout, x, *pad, block, parts)
-            np.add.reduce(parts, axis=0, out=dw)  # in their order
-            return
+        elif self.products * wide * high * x.itemsize <= SHARED:
+            self._sum_pieces(dout, x, pad, tiles, dw)
+        else:
+            self._sum_together(dout, x, pad, tiles, wide, high, dw)
+
+    def _correlate(self, x, w, filters, channels, turned, pad, end, out):
+        """The sum over channels; with `turned`, the filters are w's second axis and their taps in reverse order."""
+        vectors = -(-self._tiles(out) // lanes(x.dtype))
+        blocks = -(-vectors // VECTORS)
+        block = -(-vectors // max(blocks, 1)) * lanes(x.dtype)  # evenly: 64 tiles as 32 + 32, not 48 + 16
+        moments = end.buffer(blocks, filters)
+        size = self.taps * self.taps
+        steps = (size, filters * size) if turned else (channels * size, size)
+        given, ends = (w.reshape(-1), *steps, filters, channels, turned), (end.bias, end.add, end.relu, out, moments)
+        u_size = self.products * _up(filters, max(ROWS, lanes(w.dtype))) * channels
+        if u_size * w.itemsize <= SHARED:
+            u = np.empty(u_size, w.dtype)
+            make = self.kernels.filters if w.size > ALONE else self.kernels.filters.alone
+            make(_up(filters, max(ROWS, lanes(w.dtype))) // lanes(w.dtype), *given, u)
+            self.kernels.tiles(blocks, block, x, u, *pad, GROUP, *ends)
+        elif blocks:
+            v_size = self.products * (channels * block + lanes(w.dtype))
+            some = max(1, min(blocks, CHUNK // (v_size * w.itemsize)))
+            v, pieces = np.empty((some, v_size), w.dtype), -(-channels // CHANNELS)
+            for first in range(0, blocks, some):
+                here = min(some, blocks - first)
+                self.kernels.inputs(here * pieces, first, block, x, *pad, CHANNELS, out, v)
+                self.kernels.groups(-(-filters // (GROUP * ROWS)), first, here, block, *given, v, GROUP, *ends)
+        return moments
+
+    def _sum_pieces(self, dout, x, pad, tiles, dw):
+        """The filter gradient where its sums stay in a core's cache: each piece of the tiles has its own."""
+        pieces = next(pieces for pieces in (16, 8, 4, 2, 1) if tiles >= 32 * pieces or pieces == 1)
+        block = -(-tiles // pieces)
+        block = -(-block // -(-block // (2 * columns(x.dtype))))  # evenly, of two panels at most
+        parts = np.empty((pieces, *dw.shape), dw.dtype)
+        self.kernels.pieces(pieces, dout, x, *pad, block, parts)
+        np.add.reduce(parts, axis=0, out=dw)  # in their order
+
+    def _sum_together(self, dout, x, pad, tiles, wide, high, dw):
+        """The filter gradient of many channels: V and W are shared by all filters, which each have one sum."""
+        unit, group = lanes(x.dtype), GROUP * ROWS
+        groups = -(-len(dw) // group)
         # As many tiles at a time as keep the traffic of the sums below that of V and W.
-        block = max(CHUNK // (n2 * x.itemsize * (wide + high)), wide * high // (wide + high))
+        block = max(CHUNK // (self.products * x.itemsize * (wide + high)), wide * high // (wide + high))
         blocks = -(-tiles // min(tiles, block))
         block = -(-tiles // blocks)
-        v = np.empty(n2 * (wide * block + unit), x.dtype)
-        w = np.empty(n2 * (high * block + unit), x.dtype)
-        groups, group = -(-filters // (GROUP * ROWS)), GROUP * ROWS
-        sums = np.empty((groups, n2 * (wide * group + unit) if blocks > 1 else 0), x.dtype)
+        v = np.empty(self.products * (wide * block + unit), x.dtype)
+        w = np.empty(self.products * (high * block + unit), x.dtype)
+        sums = np.empty((groups, self.products * (wide * group + unit) if blocks > 1 else 0), x.dtype)
         for i in range(blocks):
             count = min(block, tiles - i * block)
-            self.kernels.both(wide // unit + -(-filters // unit), i * block, count, dout, x, *pad, v, w)
+            self.kernels.both(wide // unit + -(-len(dw) // unit), i * block, count, dout, x, *pad, v, w)
             self.kernels.sums(groups, count, v, w, group, i == 0, i == blocks - 1, sums, dw)
+
+    def _tiles(self, out):
+        return len(out) * -(-out.shape[2] // self.m) * -(-out.shape[3] // self.m)
+
+
+def _up(count, unit):
+    return -(-count // unit) * unit
 
 
 def _kernels(m, taps):
@@ -427,18 +433,10 @@ def _kernels(m, taps):
         if last:
             finish_filters(part, step, f, f + here, channels, dw)
 
-    class Kernels:
-        pass
-
-    name = f"{__name__}.f{m}x{taps}"
-    Kernels.pieces = parallel(pieces, f"{name}_pieces")
-    Kernels.filters = parallel(filters, f"{name}_filters")
-    Kernels.tiles = parallel(tiles, f"{name}_tiles")
-    Kernels.both = parallel(both, f"{name}_both")
-    Kernels.sums = parallel(sums, f"{name}_sums")
-    Kernels.inputs = parallel(inputs, f"{name}_inputs")
-    Kernels.groups = parallel(groups, f"{name}_groups")
-    return Kernels
+    kernels = (filters, tiles, inputs, groups, pieces, both, sums)
+    return SimpleNamespace(
+        **{task.__name__: parallel(task, name=f"{__name__}.f{m}x{taps}_{task.__name__}") for task in kernels}
+    )
 
 
 F2x3, F4x3, F6x3 = Winograd(2, 3), Winograd(4, 3), Winograd(6, 3)
