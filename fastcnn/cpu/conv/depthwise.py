@@ -47,7 +47,7 @@ def _forward(plane, x, w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation
     filters, height, width = out.shape[1:]
     n, f = plane // filters, plane % filters
     taps, rows, row = find_taps(w.shape, height, width, stride_h, stride_w, dilation_h, dilation_w)
-    phases = scratch(stride_h * stride_w * rows * row + SPILL, x)
+    phases = room(stride_h * stride_w * rows * row, row, x)
     copy_phases(x[n, f * x.shape[1] // filters], stride_h, stride_w, -pad_h, -pad_w, rows, row, phases)
     sums = scratch(height * row + SPILL, x)
     add_taps(phases, taps, w[f].reshape(-1), height * row, sums)
@@ -63,7 +63,7 @@ def _backward_input(plane, dout, w, stride_h, stride_w, pad_h, pad_w, dilation_h
     before_h, before_w = (w.shape[1] - 1) * dilation_h // stride_h + 1, (w.shape[2] - 1) * dilation_w // stride_w + 1
     after_h, after_w = (stride_h - 1 + pad_h) // stride_h, (stride_w - 1 + pad_w) // stride_w
     rows, row = -(-height // stride_h) + before_h + after_h, -(-width // stride_w) + before_w + after_w
-    image, sums = scratch(rows * row + SPILL, dx), scratch(rows * row + SPILL, dx)
+    image, sums = room(rows * row, row, dx), scratch(rows * row + SPILL, dx)
     taps, weights = np.empty(w.shape[1] * w.shape[2], np.intp), np.empty(w.shape[1] * w.shape[2], w.dtype)
     result = dx.reshape(-1)
     for i in range(some):
@@ -98,7 +98,7 @@ def _backward_filter(f, dout, x, stride_h, stride_w, pad_h, pad_w, dilation_h, d
     taps, rows, row = find_taps(
         (1, dw.shape[1], dw.shape[2]), height, width, stride_h, stride_w, dilation_h, dilation_w
     )
-    phases = scratch(stride_h * stride_w * rows * row + SPILL, x)
+    phases = room(stride_h * stride_w * rows * row, row, x)
     gradient, totals = scratch(height * row + SPILL, x), np.zeros(taps.size)
     for n in range(dout.shape[0]):
         copy_phases(x[n, f * x.shape[1] // dout.shape[1]], stride_h, stride_w, -pad_h, -pad_w, rows, row, phases)
@@ -111,6 +111,14 @@ def _backward_filter(f, dout, x, stride_h, stride_w, pad_h, pad_w, dilation_h, d
     flat = dw.reshape(-1)
     for t in range(taps.size):
         flat[f * taps.size + t] = totals[t]
+
+
+@jit
+def room(size, row, like):
+    """Scratch memory for a copy of `size` elements, with zeros after it: taps see up to a row beyond its last pixel."""
+    memory = scratch(size + row + SPILL, like)
+    memory[size:] = 0
+    return memory
 
 
 @jit

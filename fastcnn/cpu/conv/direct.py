@@ -302,7 +302,7 @@ def finish_block(tiles, wide, patches, filter0, filters, bias, add, relu, out, s
     flat, addend, adding, plane = out.reshape(-1), add.reshape(-1), add.size > 0, out.shape[2] * out.shape[3]
     for i in range(filters):
         f, panel, row = filter0 + i, i // ROWS * wide * ROWS, i % ROWS
-        pivot = flat[patches[0, 2] + f * plane]
+        pivot = tiles[0]  # until there is an output: the first run may lie outside of the image
         for r in range(patches.shape[0]):
             offset, panel_width, place, length = patches[r]
             source, place = panel + row * panel_width + offset, place + f * plane

@@ -43,8 +43,9 @@ def fold(parts, dtype):
     """
     count, mean, squares = np.moveaxis(parts, 2, 0)
     total = np.maximum(count.sum(axis=0), 1)
-    middle = (count * mean).sum(axis=0) / total
-    squares = (squares + count * (mean - middle) ** 2).sum(axis=0)
+    with np.errstate(invalid="ignore"):  # infinities less themselves
+        middle = (count * mean).sum(axis=0) / total
+        squares = (squares + count * (mean - middle) ** 2).sum(axis=0)
     return middle.astype(dtype), (squares / total).astype(dtype)
 
 
