@@ -1,0 +1,240 @@
+"""Winograd's algorithms: every size of block and what is left over, however the filters are held; what they promise."""
+
+import sys
+
+import numpy as np
+import pytest
+from conv_support import around, check_passes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from fastcnn.common.convolution import WINOGRAD, applies
+from fastcnn.cpu import conv
+from fastcnn.cpu.conv import direct, winograd
+from fastcnn.cpu.conv.points import POINTS, matrices
+from fastcnn.cpu.gemm import DEPTH
+from fastcnn.cpu.microkernel import ROWS, columns, lanes
+
+# How U and V are held: filters made once for all; by each group of filters, with V of all blocks; of a block at a time.
+HELD = {"shared": {}, "by group": {"SHARED": 0}, "by group and block": {"SHARED": 0, "CHUNK": 1}}
+
+each_algorithm = pytest.mark.parametrize("algo", WINOGRAD)
+each_way = pytest.mark.parametrize("held", HELD)
+
+
+@pytest.fixture
+def hold(monkeypatch):
+    """hold(name): as in HELD."""
+
+    def choose(name):
+        for switch, value in HELD[name].items():
+            monkeypatch.setattr(winograd, switch, value)
+
+    return choose
+
+
+def sizes(dtype):
+    """Channels and filters around a panel of filters, a vector, a tile of the product, a group of panels."""
+    return around(1, ROWS, lanes(dtype), columns(dtype), winograd.GROUP * ROWS)
+
+
+# ---- the matrices
+
+
+@pytest.mark.parametrize("m, taps", WINOGRAD.values())
+def test_matrices(m, taps):
+    """y = A^T [(G g) * (B^T d)] is the correlation of d and g, exactly."""
+    rng = np.random.default_rng(0)
+    d, g = rng.standard_normal(m + taps - 1), rng.standard_normal(taps)
+    a, g_, b = matrices(POINTS[m + taps - 1], m, taps)
+    np.testing.assert_allclose(a @ ((g_ @ g) * (b @ d)), np.correlate(d, g, "valid"), rtol=1e-12, atol=1e-13)
+    with pytest.raises(ValueError, match="^points: expected"):
+        matrices(POINTS[m + taps - 1], m + 1, taps)
+
+
+# ---- sizes
+
+
+@each_algorithm
+@each_way
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_size(algo, held, dtype, hold):
+    hold(held)
+    m, taps = WINOGRAD[algo]
+    across = columns(dtype)
+
+    @given(
+        channels=st.sampled_from(sizes(dtype)),
+        filters=st.sampled_from(sizes(dtype)),
+        tiles=st.sampled_from([*((n, 1, 1) for n in around(1, across)), (1, 1, 2), (1, 3, 5), (2, 7, 7), (5, 2, 9)]),
+        rest=st.tuples(st.integers(0, m - 1), st.integers(0, m - 1)),
+        pad=st.tuples(st.integers(0, taps - 1), st.integers(0, taps - 1)),
+    )
+    @settings(max_examples=12, deadline=None, database=None)
+    def check(channels, filters, tiles, rest, pad):
+        images, *grid = tiles
+        size = [max(1, m * t - r + taps - 1 - 2 * p) for t, r, p in zip(grid, rest, pad)]
+        check_passes(algo, (images, channels, *size), (filters, channels, taps, taps), pad=pad, dtype=dtype)
+
+    check()
+
+
+@each_algorithm
+@each_way
+@pytest.mark.parametrize("tiles", around(1, columns("float32"), 2 * columns("float32")))
+def test_tiles_in_a_row(algo, held, tiles, hold):
+    """As one row of an image, and as the images of a batch: blocks that are full, and one tile more or less."""
+    hold(held)
+    m, taps = WINOGRAD[algo]
+    check_passes(algo, (1, 3, 1 + taps - 1, m * tiles + taps - 1), (5, 3, taps, taps))
+    check_passes(algo, (tiles, 3, m, 2), (5, 3, taps, taps), pad=(taps // 2, taps // 2))
+
+
+@each_algorithm
+@each_way
+def test_deep_sums(algo, held, hold):
+    """More channels, filters and tiles than are summed at once."""
+    hold(held)
+    m, taps = WINOGRAD[algo]
+    half = (taps // 2, taps // 2)
+    for channels in around(DEPTH):
+        check_passes(algo, (1, channels, m, m), (2, channels, taps, taps), pad=half)
+    for filters in (DEPTH - 1, DEPTH + 1):
+        check_passes(algo, (1, 2, m, m), (filters, 2, taps, taps), pad=half)
+    check_passes(algo, (3, 2, 10 * m, 11 * m - 1), (3, 2, taps, taps), pad=half)
+
+
+@each_algorithm
+def test_many_filters_choose_the_other_way_by_themselves(algo, monkeypatch):
+    """On both sides of SHARED."""
+    m, taps = WINOGRAD[algo]
+    used, kernels = [], conv.choose.MODULES[algo].kernels
+
+    def noted(name, kernel):
+        def run(*args):
+            used.append(name)
+            kernel(*args)
+
+        return run
+
+    for name in ("tiles", "groups", "pieces", "sums"):
+        monkeypatch.setattr(kernels, name, noted(name, getattr(kernels, name)))
+    most = winograd.SHARED // (4 * (m + taps - 1) ** 2)  # filters times channels
+    for channels, kernel_names in ((most // 64 // 64 * 64, {"tiles", "pieces"}), (most // 64 + 64, {"groups", "sums"})):
+        used.clear()
+        check_passes(algo, (2, channels, m + taps, m + taps), (64, channels, taps, taps), pad=(1, 1))
+        assert set(used) == kernel_names
+
+
+@each_algorithm
+def test_nothing_to_do(algo):
+    _, taps = WINOGRAD[algo]
+    x, w = np.ones((0, 3, 7, 7), np.float32), np.ones((4, 3, taps, taps), np.float32)
+    out, mean, var = conv.conv_moments_forward(x, w, None, (1, 1), (1, 1), algo=algo)
+    assert out.shape == (0, 4, 9 - taps + 1, 9 - taps + 1) and not mean.any() and not var.any()
+    assert conv.conv_backward_input(out, w, x.shape, (1, 1), (1, 1), algo=algo).shape == x.shape
+    dw = conv.conv_backward_filter(out, x, w.shape, (1, 1), (1, 1), algo=algo, out=np.full_like(w, np.nan))
+    assert_array_equal(dw, np.zeros_like(w))
+
+
+# ---- what is promised
+
+
+@each_algorithm
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stride": (1, 2)}, {"stride": (2, 1)}, {"dilation": (2, 1)}, {"dilation": (1, 2)}, {"groups": 2},
+        {"pad": (5, 0)}, {"pad": (0, 5)}, {"kernel": (3, 5)}, {"kernel": (5, 3)}, {"kernel": (1, 1)},
+    ],
+)  # fmt: skip
+def test_other_geometries_are_computed_directly(algo, change):
+    taps = WINOGRAD[algo][1]
+    given = {"stride": (1, 1), "pad": (1, 1), "dilation": (1, 1), "groups": 1, "kernel": (taps, taps)} | change
+    kernel = given.pop("kernel")
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 4, 11, 12)), rng.standard_normal((6, 4 // given["groups"], *kernel))
+    assert not applies(algo, w.shape, *given.values())
+    out = conv.conv_forward(x, w, None, **given, algo=algo)
+    assert_array_equal(out, conv.conv_forward(x, w, None, **given, algo="direct"))
+    assert conv.choose.algorithm(algo, "forward", x.shape, w.shape, *given.values(), x.dtype) is direct
+    for function, shapes in (
+        (conv.conv_backward_input, (out, w, x.shape)),
+        (conv.conv_backward_filter, (out, x, w.shape)),
+    ):
+        assert_array_equal(function(*shapes, **given, algo=algo), function(*shapes, **given, algo="direct"))
+
+
+def test_results_do_not_depend_on_threads(run_python):
+    """Bit for bit, however the filters are held; the catalogue's cases are in test_catalogue."""
+    run_python(
+        """
+        import numpy as np
+        import fastcnn
+        from fastcnn.common.convolution import WINOGRAD
+        from fastcnn.cpu import conv
+        from fastcnn.cpu.conv import winograd
+
+        rng = np.random.default_rng(0)
+        for algo, (m, taps) in WINOGRAD.items():
+            x = rng.standard_normal((7, 35, 3 * m + 1, 3 * m), np.float32)
+            w = rng.standard_normal((41, 35, taps, taps), np.float32)
+            dout = rng.standard_normal((7, 41, 3 * m + 4 - taps, 3 * m + 3 - taps), np.float32)
+            for shared, chunk in ((winograd.SHARED, winograd.CHUNK), (0, winograd.CHUNK), (0, 1)):
+                winograd.SHARED, before, winograd.CHUNK = shared, (winograd.SHARED, winograd.CHUNK), chunk
+                results = []
+                for threads in (1, 2, 4):
+                    fastcnn.set_num_threads(threads)
+                    results.append(
+                        [
+                            *conv.conv_moments_forward(x, w, None, (1, 1), (1, 1), algo=algo),
+                            conv.conv_backward_input(dout, w, x.shape, (1, 1), (1, 1), algo=algo),
+                            conv.conv_backward_filter(dout, x, w.shape, (1, 1), (1, 1), algo=algo),
+                        ]
+                    )
+                winograd.SHARED, winograd.CHUNK = before
+                for other in results[1:]:
+                    assert all(a.tobytes() == b.tobytes() for a, b in zip(results[0], other)), (algo, shared, chunk)
+        """,
+        NUMBA_NUM_THREADS=4,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="guard pages are made with mprotect")
+@each_way
+def test_stays_within_its_buffers(held, run_python):
+    """Random sizes, every array flush against a guard page."""
+    run_python(f"""
+        import numpy as np
+        from guarded import SIDES, guarded
+        from fastcnn.common.convolution import WINOGRAD
+        from fastcnn.common.geometry import output_shape
+        from fastcnn.cpu import conv
+        from fastcnn.cpu.conv import winograd
+
+        vars(winograd).update({HELD[held]})
+        rng = np.random.default_rng(0)
+        for turn in range(100):
+            algo = list(WINOGRAD)[turn % len(WINOGRAD)]
+            taps = WINOGRAD[algo][1]
+            images, channels, filters = map(int, rng.integers(1, (5, 20, 40)))
+            pad = tuple(map(int, rng.integers(0, taps, 2)))
+            size = [max(1, taps - 2 * p) + int(rng.integers(0, 30)) for p in pad]
+            x, w = np.ones((images, channels, *size)), np.ones((filters, channels, taps, taps))
+            b, geometry = np.zeros(filters), ((1, 1), pad)
+            dout = np.ones((images, filters, *output_shape(size, (taps, taps), *geometry, (1, 1))))
+            for side in SIDES:
+                x_, w_, b_, dout_ = (guarded(a.astype(np.float32), side) for a in (x, w, b, dout))
+
+                def new(like):
+                    return guarded(np.full_like(like, np.nan), side)
+
+                for result in (
+                    conv.conv_forward(x_, w_, b_, *geometry, relu=True, add=dout_, algo=algo, out=new(dout_)),
+                    *conv.conv_moments_forward(x_, w_, None, *geometry, algo=algo, out=new(dout_)),
+                    conv.conv_backward_input(dout_, w_, x.shape, *geometry, algo=algo, out=new(x_)),
+                    conv.conv_backward_filter(dout_, x_, w.shape, *geometry, algo=algo, out=new(w_)),
+                ):
+                    assert not np.isnan(result).any()
+    """)
