@@ -47,11 +47,11 @@ TILES = textwrap.dedent("""
             check(dtype, k, "after", skip=5)
 """)
 
-# Ops that are made of it.
+# Ops that are made of it; a convolution by each of its algorithms.
 OPS = textwrap.dedent("""
     from fastcnn.validate import validate
-    verdicts = validate(["affine_forward", "conv_forward"], dtypes=["float32"], level="quick")
-    assert [verdict.failures for verdict in verdicts] == [[], []]
+    verdicts = list(validate(["affine_forward", "conv_forward"], dtypes=["float32"], level="quick"))
+    assert len(verdicts) > 8 and not any(verdict.failures for verdict in verdicts)
 """)
 
 # Other vectors than this machine's: the environment that chooses them, and their width in bytes.

@@ -149,10 +149,9 @@ def make_rows_in(matrix):
         return types.void(x, *[index] * 7, out, index, index), codegen
 
     def rows_in_python(x, start, step, top, bottom, first, last, count, out, place, out_step):
-        inputs = np.zeros((columns, count), x.dtype)
-        for k in range(max(top, 0), min(bottom, columns)):
-            here = x[start + k * step + first :][: max(last - first, 0)]
-            inputs[k, first : first + len(here)] = here
+        inputs, first, last = np.zeros((columns, count), x.dtype), max(first, 0), min(last, count)
+        for k in range(max(top, 0), min(bottom, columns) if first < last else 0):
+            inputs[k, first:last] = x[start + k * step + first :][: last - first]
         for i, row in enumerate(matrix.astype(x.dtype) @ inputs):
             whole = -(-count // lanes(x.dtype)) * lanes(x.dtype)
             out[place + i * out_step :][:whole] = np.pad(row, (0, whole - count))
