@@ -94,10 +94,13 @@ def test_algorithms_agree(algo):
     x, w, b = images()
     if algo.endswith("x5"):
         w = spread(6, 4, 5, 5, seed=1)
-    expected, expected_cache = conv_forward(x, w, b, PARAM)
-    out, cache = conv_forward(x, w, b, PARAM, algo=algo)
+    param = PARAM if algo != "depthwise" else {**PARAM, "groups": 4}
+    if algo == "depthwise":
+        w, b = spread(8, 1, 3, 3, seed=1), spread(8, seed=2)
+    expected, expected_cache = conv_forward(x, w, b, param)
+    out, cache = conv_forward(x, w, b, param, algo=algo)
     assert_allclose(out, expected, rtol=1e-10, atol=1e-12)
-    assert cache[3]["algo"] == algo and "algo" not in PARAM
+    assert cache[3]["algo"] == algo and "algo" not in param
     for one, other in zip(conv_backward(out, cache), conv_backward(expected, expected_cache, algo=algo), strict=True):
         assert_allclose(one, other, rtol=1e-10, atol=1e-11)
 

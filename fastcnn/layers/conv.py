@@ -20,9 +20,10 @@ def conv_forward(x, w, b, conv_param=None, *, stride=None, pad=None, dilation=No
     groups : int, optional
         Default 1; C and F are divisible by it.
     algo : {"auto", "accurate", "direct", "im2col", "winograd_f4x3", ...}, optional
-        How it is computed: by default as the surrounding `fastcnn.use_conv_algorithm` says, else "auto", the fastest
-        by estimate. "accurate" never uses Winograd's transforms, whose relative errors in float32 are up to 5e-6
-        (tiles of 8 x 8: 2e-5) where those of the others stay below 1e-6. `fastcnn.conv_algorithm` explains a choice.
+        How it is computed, all names: `fastcnn.use_conv_algorithm`, which also says what is used where a call names
+        none, by default "auto": the fastest by estimate. "accurate" never uses Winograd's transforms, whose relative
+        errors in float32 may reach 5e-6 (tiles of 8 x 8: 2e-5) where those of the others stay below 1e-6.
+        `fastcnn.conv_algorithm` explains a choice.
     out : (N, F, H', W') array, optional
 
     Returns
@@ -34,7 +35,8 @@ def conv_forward(x, w, b, conv_param=None, *, stride=None, pad=None, dilation=No
     Raises
     ------
     TypeError, ValueError
-        For arrays that are not floating-point, shapes that do not fit, or parameters out of range or missing.
+        For arrays that are not floating-point, shapes that do not fit, parameters out of range or missing, or an
+        algorithm that does not compute such a convolution.
     """
     return convolve(
         x, w, b, conv_param, False, out, stride=stride, pad=pad, dilation=dilation, groups=groups, algo=algo
@@ -60,7 +62,7 @@ def conv_backward(dout, cache, *, algo=None, need_dx=True, out=None):
     dout : (N, F, H', W') array
     cache : (x, w, b, conv_param)
     algo : optional, as for `conv_forward`
-        By default that of the forward pass.
+        By default what the forward pass was told by name, else what the surrounding `fastcnn.use_conv_algorithm` says.
     need_dx : bool
         False: dx, which the first layer of a net does not need, is not computed and None.
     out : array of x's shape, optional
@@ -74,7 +76,7 @@ def conv_backward(dout, cache, *, algo=None, need_dx=True, out=None):
     Raises
     ------
     TypeError, ValueError
-        For a dout that does not fit the cache.
+        For a dout that does not fit the cache, or an algorithm that does not compute such a convolution.
     """
     x, w, b, param = cache
     if algo is not None:

@@ -8,6 +8,7 @@ import copy
 import numpy as np
 
 from fastcnn.layers import checks
+from fastcnn.layers.algorithm import preferred
 from fastcnn.layers.backend import floor
 from fastcnn.nn.layers import BatchNorm2d, Conv2d, Dropout, Linear, ReLU, Residual, Sequential
 from fastcnn.nn.module import Module
@@ -140,7 +141,8 @@ class _Conv2d(_Weighted):
         shape = (len(x), *self.output_shape(x.shape[1:]))
         checks.shape("shortcut", add, shape)
         out = self._output(x, shape)
-        return floor("conv").conv_forward(x, self.weight, self.bias, **self.geometry, relu=relu, add=add, out=out)
+        options = {"relu": relu, "algo": preferred(), "add": add, "out": out}
+        return floor("conv").conv_forward(x, self.weight, self.bias, **self.geometry, **options)
 
 
 class _Linear(_Weighted):
