@@ -25,7 +25,7 @@ from fastcnn.cpu.vectors import scratch
 
 ALONE = 2**14  # numbers in w up to which waking other threads takes longer than packing them
 LINE = 1024  # pixels of a line in the filter gradient
-AT_ONCE = 64  # filters whose lines are in cache with those of the channels
+AT_ONCE = 64 // A_ROWS * A_ROWS  # filters whose lines are in cache with those of the channels
 
 
 def forward(x, w, stride, pad, dilation, groups, end, out):
