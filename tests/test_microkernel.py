@@ -47,11 +47,17 @@ TILES = textwrap.dedent("""
             check(dtype, k, "after", skip=5)
 """)
 
-# Ops that are made of it; a convolution by each of its algorithms.
+# Ops that are made of it; convolutions with as many filters as make more than one block.
 OPS = textwrap.dedent("""
+    from conv_support import check_passes
     from fastcnn.validate import validate
-    verdicts = list(validate(["affine_forward", "conv_forward"], dtypes=["float32"], level="quick"))
-    assert len(verdicts) > 8 and not any(verdict.failures for verdict in verdicts)
+
+    (verdict,) = validate(["affine_forward"], dtypes=["float32"], level="quick")
+    assert verdict.passed, verdict.failures
+    for algo in ("direct", "im2col", "winograd_f4x3"):
+        for channels, filters in ((5, 70), (33, 64), (13, 129)):
+            check_passes(algo, (2, channels, 9, 14), (filters, channels, 3, 3), pad=(1, 1))
+    check_passes("depthwise", (2, 7, 9, 14), (14, 1, 3, 3), (2, 1), (1, 1), groups=7)
 """)
 
 # Other vectors than this machine's: the environment that chooses them, and their width in bytes.
