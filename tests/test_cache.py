@@ -75,7 +75,7 @@ def test_no_kernel_misses_the_cache(run_python):
                     op.function("cpu")(**op.arguments(np.random.default_rng(0), case, np.float32))
         print(sum(record.is_start for _, record in compiled.buffer))
     """
-    run_python(run_all)
+    run_python(run_all, timeout=500)
     stdout, _ = run_python(run_all)
     assert int(stdout) == 0
 

@@ -221,6 +221,7 @@ def test_results_do_not_depend_on_threads(run_python):
                 assert all(result == results[0] for result in results), (op.name, case)
         """,
         NUMBA_NUM_THREADS=4,
+        timeout=500,  # most of it for compiling, where this test is the first
     )
 
 
@@ -230,7 +231,8 @@ def test_results_do_not_depend_on_threads(run_python):
 @pytest.mark.skipif(sys.platform == "win32", reason="guard pages are made with mprotect")
 def test_kernels_stay_within_their_buffers(run_python):
     """Every input and output flush against a guard page."""
-    run_python("""
+    run_python(
+        """
         import numpy as np
         from guarded import SIDES, guarded
         from fastcnn.catalogue import OPS, as_tuple
@@ -245,7 +247,9 @@ def test_kernels_stay_within_their_buffers(run_python):
                         guards["out"] = op.out([guarded(np.full_like(expected[i], np.nan), side) for i in op.buffers])
                     for got, value in zip(as_tuple(op.function("cpu")(**guards)), expected):
                         assert np.array_equal(got, value), (op.name, case)
-    """)
+        """,
+        timeout=500,
+    )
 
 
 def test_weights_changed_in_place_are_seen():

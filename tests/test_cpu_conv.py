@@ -220,7 +220,8 @@ def test_moments_of_large_means(algo, dtype, most):
 @pytest.mark.skipif(sys.platform == "win32", reason="guard pages are made with mprotect")
 def test_stays_within_its_buffers(run_python):
     """Random geometries, every array flush against a guard page."""
-    run_python("""
+    run_python(
+        """
         import numpy as np
         from guarded import SIDES, guarded
         from fastcnn.common.convolution import ALGORITHMS, WINOGRAD
@@ -261,4 +262,6 @@ def test_stays_within_its_buffers(run_python):
                     conv.col2im(cols_, x.shape, *windows, out=new(x_)),
                 ):
                     assert not np.isnan(result).any()
-    """)
+        """,
+        timeout=500,
+    )

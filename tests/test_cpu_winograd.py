@@ -198,6 +198,7 @@ def test_results_do_not_depend_on_threads(run_python):
                     assert all(a.tobytes() == b.tobytes() for a, b in zip(results[0], other)), (algo, shared, chunk)
         """,
         NUMBA_NUM_THREADS=4,
+        timeout=500,  # most of it for compiling, where this test is the first
     )
 
 
@@ -205,7 +206,8 @@ def test_results_do_not_depend_on_threads(run_python):
 @each_way
 def test_stays_within_its_buffers(held, run_python):
     """Random sizes, every array flush against a guard page."""
-    run_python(f"""
+    run_python(
+        f"""
         import numpy as np
         from guarded import SIDES, guarded
         from fastcnn.common.convolution import WINOGRAD
@@ -237,4 +239,6 @@ def test_stays_within_its_buffers(held, run_python):
                     conv.conv_backward_filter(dout_, x_, w.shape, *geometry, algo=algo, out=new(w_)),
                 ):
                     assert not np.isnan(result).any()
-    """)
+        """,
+        timeout=500,
+    )

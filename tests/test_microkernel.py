@@ -81,7 +81,7 @@ def test_narrower_vectors(name, run_python):
     if "+fma" in environment.get("NUMBA_CPU_FEATURES", "") and "+fma" not in get_host_cpu_features():
         pytest.skip("this CPU has no AVX2 and FMA")
     ops = OPS if "NUMBA_CPU_NAME" in environment else ""  # once for each width will do
-    run_python(TILES + f"assert microkernel.VECTOR_BYTES == {width}\n" + ops, **environment)
+    run_python(TILES + f"assert microkernel.VECTOR_BYTES == {width}\n" + ops, timeout=500, **environment)
 
 
 def test_the_block_fits_the_registers():
