@@ -254,7 +254,7 @@ def dispatchers():
         importlib.import_module(module_name(name))
     found = {}
     for thing in gc.get_objects():
-        if isinstance(thing, Dispatcher) and thing.py_func.__module__.startswith("fastcnn.cpu."):
+        if issubclass(type(thing), Dispatcher) and thing.py_func.__module__.startswith("fastcnn.cpu."):
             found.setdefault((thing.py_func.__module__, thing.py_func.__qualname__), []).append(thing)
     return found
 

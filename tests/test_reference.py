@@ -187,10 +187,13 @@ def philox_by_integers(counter, key):
     return counter
 
 
-@pytest.mark.parametrize("shape, p", [*product([(3, 7), (2, 3, 4), (1,), ()], [0.0, 0.3, 0.8, 1.0])])
+@pytest.mark.parametrize("shape, p", [*product([(3, 7), (3, 5, 71), (2, 1100), (1,), ()], [0.0, 0.3, 0.8, 1.0])])
 def test_dropout_mask_against_integers(shape, p):
     key = derive_key(7, 1, 2)
-    words = [philox_by_integers([i // 4, 0, 0, 0], (key % 2**32, key >> 32))[i % 4] for i in range(math.prod(shape))]
+    words = []
+    for i in range(math.prod(shape)):  # of 512 counters in a row, all first words, then all second words, ...
+        q, r = divmod(i, 4 * 512)
+        words.append(philox_by_integers([q * 512 + r % 512, 0, 0, 0], (key % 2**32, key >> 32))[r // 512])
     expected = np.reshape([1 / p if word < round(p * 2**32) else 0.0 for word in words], shape)
     assert_array_equal(dropout.dropout_mask(shape, p, key, np.float64), expected)
     x = normal(*shape)
@@ -483,6 +486,7 @@ W = (3, 5)
 # Each function of the floor: its arguments for a batch of N, where a(...) makes an array of the shape.
 FLOOR = {
     conv.conv_forward: lambda a, N: (a(N, *X), a(6, 2, 3, 2), a(6), *GEOMETRY),
+    conv.conv_moments_forward: lambda a, N: (a(N, *X), a(6, 2, 3, 2), a(6), *GEOMETRY),
     conv.conv_backward_input: lambda a, N: (a(N, *Y), a(6, 2, 3, 2), (N, *X), *GEOMETRY),
     conv.conv_backward_filter: lambda a, N: (a(N, *Y), a(N, *X), (6, 2, 3, 2), *GEOMETRY),
     conv.conv_backward_bias: lambda a, N: (a(N, *Y),),
@@ -518,6 +522,10 @@ FLOOR = {
     norm.batchnorm_forward: lambda a, N: (a(N, *X), a(4), a(4)),
     norm.batchnorm_backward: lambda a, N: (a(N, *X), a(N, *X), a(4), a(4), a(4), a(4) ** 2, 1e-5, True),
     norm.batchnorm_inference: lambda a, N: (a(N, *X), a(4), a(4), a(4), a(4) ** 2),
+    norm.batchnorm_add_forward: lambda a, N: (a(N, *X), a(N, *X), a(4), a(4)),
+    norm.batchnorm_add_backward: lambda a, N: (a(N, *X), a(N, *X), a(N, *X), a(4), a(4), a(4) ** 2),
+    norm.batchnorm_add_inference: lambda a, N: (a(N, *X), a(N, *X), a(4), a(4), a(4), a(4) ** 2),
+    norm.batchnorm_add_inference_backward: lambda a, N: (a(N, *X), a(N, *X), a(N, *X), a(4), a(4), a(4) ** 2),
     norm.batchnorm_inference_backward: lambda a, N: (a(N, *X), a(N, *X), a(4), a(4), a(4), a(4) ** 2),
     norm.groupnorm_forward: lambda a, N: (a(N, *X), a(4), a(4), 2),
     norm.groupnorm_backward: lambda a, N: (a(N, *X), a(N, *X), a(4), a(N, 2), a(N, 2) ** 2, 2),
@@ -539,6 +547,7 @@ MODULES = [conv, linear, pool, activation, norm, dropout, loss, optim]
 FUNCTIONS = pytest.mark.parametrize("function", FLOOR, ids=lambda f: f.__name__)
 NO_OUT = [optim.squared_norm]
 NOT_IN_PLACE = [activation.maxout_forward, activation.maxout_backward, dropout.dropout_mask, *NO_OUT]
+PAIRS = [norm.batchnorm_add_backward, norm.batchnorm_add_inference_backward]  # out is (dx, dadd)
 NOT_IN_PLACE += [f for f in FLOOR if f.__module__ in {m.__name__ for m in (conv, linear, pool, loss)}]
 
 
@@ -582,9 +591,11 @@ def test_out_is_written_and_returned(function):
     if function in NO_OUT:
         pytest.skip("has no out")
     expected, args = results(function(*arguments(function, np.float32))), arguments(function, np.float32)
-    first, last = {loss.__name__: (1, 2), optim.__name__: (0, 3)}.get(function.__module__, (0, 1))
+    several = (0, 2) if function in PAIRS else (0, 1)
+    first, last = {loss.__name__: (1, 2), optim.__name__: (0, 3)}.get(function.__module__, several)
     buffers = tuple(np.full_like(r, np.nan) for r in expected[first:last])
-    got = function(*args, out=buffers if function.__module__ == optim.__name__ else buffers[0])
+    together = function.__module__ == optim.__name__ or function in PAIRS
+    got = function(*args, out=buffers if together else buffers[0])
     for result, value in zip(results(got), expected, strict=True):
         assert_array_equal(result, value)
     assert all(result is buffer for result, buffer in zip(results(got)[first:last], buffers, strict=True))
@@ -593,9 +604,11 @@ def test_out_is_written_and_returned(function):
 @pytest.mark.parametrize("function", [f for f in FLOOR if f not in NOT_IN_PLACE], ids=lambda f: f.__name__)
 def test_out_may_be_the_first_argument(function):
     expected, args = results(function(*arguments(function, np.float32))), arguments(function, np.float32)
-    w_and_state = args[0], *(a for a in args[2:] if isinstance(a, np.ndarray))
-    got = results(function(*args, out=w_and_state if function.__module__ == optim.__name__ else args[0]))
-    assert got[0] is args[0]
+    out = (None, args[0]) if function in PAIRS else args[0]
+    if function.__module__ == optim.__name__:
+        out = args[0], *(a for a in args[2:] if isinstance(a, np.ndarray))
+    got = results(function(*args, out=out))
+    assert got[function in PAIRS] is args[0]
     for result, value in zip(got, expected, strict=True):
         assert_array_equal(result, value)
 
