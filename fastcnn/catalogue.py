@@ -90,6 +90,39 @@ class Op:
         return found
 
 
+class Floor:
+    """How to call ops on one floor: on the GPU's, arrays travel there and back.
+
+    Parameters
+    ----------
+    name : "reference", "cpu" or "cuda"
+    """
+
+    def __init__(self, name):
+        self.name = name
+        self._arrays = importlib.import_module("fastcnn.cuda.arrays") if name == "cuda" else None
+
+    def function(self, op):
+        """The op's function, on arrays of the floor."""
+        return op.function(self.name)
+
+    def call(self, op, arguments):
+        """Call the op on host arrays; its results as host arrays."""
+        return self.get(self.function(op)(**{name: self.put(value) for name, value in arguments.items()}))
+
+    def put(self, value):
+        """An argument as the floor takes it: host arrays in its memory, all else as it is."""
+        return self._arrays.to_device(value) if self._arrays and isinstance(value, np.ndarray) else value
+
+    def get(self, results):
+        """Results on the host."""
+        if not self._arrays:
+            return results
+        if isinstance(results, tuple):
+            return tuple(map(self.get, results))
+        return self._arrays.to_host(results) if self._arrays.on_device(results) else float(results)
+
+
 def as_tuple(results):
     """What an op returned, as a tuple."""
     return results if isinstance(results, tuple) else (results,)

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from fastcnn.catalogue import LEVELS, OPS, as_tuple, cast
+from fastcnn.catalogue import LEVELS, OPS, Floor, as_tuple, cast
 
 GRADIENT_LIMIT = 1e-6
 GRADIENT_REASON = "central differences in float64: step 1e-6, so about 1e-16/1e-6 from rounding, 1e-12 from truncation"
@@ -61,8 +61,9 @@ def validate(names=None, backend="cpu", dtypes=("float32", "float64"), level="no
     _known("op", names, OPS)
     _known("dtype", dtypes, ("float32", "float64"))
     _known("level", [level], LEVELS)
+    floor = Floor(backend)
     return (
-        _validate(OPS[name], algo, limit, cases, backend, dtype, seed)
+        _validate(OPS[name], algo, limit, cases, floor, dtype, seed)
         for name in names
         for algo, (limit, cases) in OPS[name].by_algorithm(level).items()
         for dtype in dtypes
@@ -75,7 +76,7 @@ def _known(what, names, known):
             raise ValueError(f"{what}: expected one of {', '.join(known)}; got {name!r}")
 
 
-def _validate(op, algo, limit, cases, backend, dtype, seed):
+def _validate(op, algo, limit, cases, floor, dtype, seed):
     verdict = Verdict(
         op.name, algo, dtype, len(cases), 0.0, getattr(limit, dtype), limit.reason, None, GRADIENT_LIMIT, []
     )
@@ -83,7 +84,7 @@ def _validate(op, algo, limit, cases, backend, dtype, seed):
         rng = np.random.default_rng([seed, number])
         arguments = op.arguments(rng, case, dtype)
         exact = as_tuple(op.function("reference")(**{k: cast(v, np.float64) for k, v in arguments.items()}))
-        for call, results in _calls(op, backend, arguments, rng):
+        for call, results in _calls(op, floor, arguments):
             error = max(relative_error(k, r) for k, r in zip(results, exact, strict=True))
             verdict.error = float(np.maximum(verdict.error, error))  # hands a NaN on
             if not error <= verdict.limit:
@@ -92,7 +93,7 @@ def _validate(op, algo, limit, cases, backend, dtype, seed):
                 verdict.failures.append(f"{call}: a result is not {dtype} for {case}")
         size = sum(a.size for a in arguments.values() if isinstance(a, np.ndarray))
         if op.wrt and dtype == "float64" and 0 < size <= _GRADIENT_ELEMENTS:
-            error = gradient_error(op, backend, case, rng)
+            error = gradient_error(op, floor, case, rng)
             verdict.gradient_error = float(np.maximum(verdict.gradient_error or 0.0, error))
             if not error <= GRADIENT_LIMIT:
                 verdict.failures.append(f"numerical gradient: error {error:.2g} for {case}")
@@ -111,48 +112,53 @@ def relative_error(result, exact):
     return float(np.linalg.norm(result[finite] - exact[finite]) / (scale if scale > 0 else 1.0))
 
 
-def _calls(op, backend, arguments, rng):
+def _calls(op, floor, arguments):
     """(how it was called, results) for the ways to call an op: layouts, read-only, given and in-place outputs."""
-    function = op.function(backend)
-    plain = as_tuple(function(**arguments))
+
+    def call(arguments, **out):
+        return as_tuple(floor.get(floor.function(op)(**arguments, **out)))
+
+    def poisoned(i):
+        return floor.put(np.full_like(plain[i], np.nan))
+
+    given = {name: floor.put(value) for name, value in arguments.items()}
+    plain = call(given)
     yield "new output", plain
     for layout in ("strided", "fortran", "read-only"):
-        laid_out = {name: _laid_out(value, layout) for name, value in arguments.items()}
-        yield f"{layout} inputs", as_tuple(function(**laid_out))
+        yield f"{layout} inputs", call({name: _laid_out(value, layout, floor.put) for name, value in arguments.items()})
     if op.buffers:
-        poisoned = [np.full_like(plain[i], np.nan) for i in op.buffers]
-        yield "given output", as_tuple(function(**arguments, out=op.out(poisoned)))
+        yield "given output", call(given, out=op.out([poisoned(i) for i in op.buffers]))
     if op.in_place:
-        own = {name: value.copy() if name in op.in_place else value for name, value in arguments.items()}
+        own = {name: floor.put(arguments[name].copy()) for name in op.in_place if name}
         names = zip(op.in_place, op.buffers, strict=True)
-        targets = [own[name] if name else np.full_like(plain[i], np.nan) for name, i in names]
-        yield "in place", as_tuple(function(**own, out=op.out(targets)))
+        targets = [own[name] if name else poisoned(i) for name, i in names]
+        yield "in place", call({**given, **own}, out=op.out(targets))
 
 
-def _laid_out(value, layout):
+def _laid_out(value, layout, put):
+    """`value` in another memory layout, on the floor that `put` brings it to."""
     if not isinstance(value, np.ndarray):
         return value
     if layout == "fortran":
-        return np.asfortranarray(value)
+        return put(np.ascontiguousarray(value.T)).T
     if layout == "read-only":
         value = value.copy()
         value.flags.writeable = False
-        return value
+        return put(value)
     wide = np.full([2 * n for n in value.shape], np.nan if value.dtype.kind == "f" else -1, value.dtype)
-    view = wide[tuple(slice(1, None, 2) for _ in value.shape)]
-    view[...] = value
-    return view
+    odd = tuple(slice(1, None, 2) for _ in value.shape)
+    wide[odd] = value
+    return put(wide)[odd]
 
 
-def gradient_error(op, backend, case, rng):
+def gradient_error(op, floor, case, rng):
     """Largest relative error of an op's derivatives along random directions, against central differences in float64."""
     forward = OPS[op.derivative_of] if op.derivative_of else op
     given = forward.arguments(rng, case)
-    function = forward.function(backend)
-    results = as_tuple(function(**given))
+    results = as_tuple(floor.call(forward, given))
     if op.derivative_of:
         dout = rng.standard_normal(results[0].shape)
-        gradients = as_tuple(op.function(backend)(**op.inputs(given, as_tuple(results), dout)))
+        gradients = as_tuple(floor.call(op, op.inputs(given, as_tuple(results), dout)))
     else:  # a loss returns its gradient along with its value
         dout, gradients = 1.0, results[1:]
     worst, step = 0.0, 1e-6
@@ -160,7 +166,7 @@ def gradient_error(op, backend, case, rng):
         direction = rng.standard_normal(given[name].shape)
 
         def value(t, name=name, direction=direction):
-            return as_tuple(function(**{**given, name: given[name] + t * direction}))[0]
+            return as_tuple(floor.call(forward, {**given, name: given[name] + t * direction}))[0]
 
         slope = float(np.sum(dout * (value(step) - value(-step)))) / (2 * step)
         analytic = float(np.sum(gradient * direction))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastcnn import reference
-from fastcnn.catalogue import FLOORS, LEVELS, OPS, as_tuple, bytes_moved
+from fastcnn.catalogue import FLOORS, LEVELS, OPS, Floor, as_tuple, bytes_moved
 from fastcnn.common.convolution import ALGORITHMS, CHOICES, applies
 from fastcnn.cpu import activation, conv, linear
 from fastcnn.validate import gradient_error, relative_error, validate
@@ -84,7 +84,7 @@ def test_a_wrong_gradient_is_reported_though_the_floors_agree(monkeypatch):
     assert verdict.failures and all(message.startswith("numerical gradient") for message in verdict.failures)
     monkeypatch.setattr(activation, "tanh_backward", lambda dout, y, out=None: right(dout, y * np.nan, out))
     op = OPS["tanh_backward"]
-    assert np.isnan(gradient_error(op, "cpu", op.cases_of("quick")[0], np.random.default_rng(0)))
+    assert np.isnan(gradient_error(op, Floor("cpu"), op.cases_of("quick")[0], np.random.default_rng(0)))
 
 
 def test_relative_error():

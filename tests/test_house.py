@@ -39,6 +39,7 @@ TOOLS = {
         "vectors",
         "ceilings",
     },
+    "cuda": {"jit", "errors", "memory", "arrays", "vectors", "elementwise", "reduce", "simulator"},
     "reference": set(),
 }
 # Functions that a floor lacks: {(floor, "family.function"): reason}.

@@ -8,8 +8,7 @@ import os
 from contextvars import ContextVar
 from importlib import import_module
 
-BACKENDS = ("reference", "cpu")
-PLANNED = ("cuda",)
+BACKENDS = ("reference", "cpu", "cuda")
 DEFAULT = os.environ.get("FASTCNN_BACKEND") or "cpu"
 
 _current = ContextVar("fastcnn_backend", default=DEFAULT)
@@ -21,7 +20,7 @@ class backend:  # lower case: it reads as a statement, `with backend("reference"
 
     Parameters
     ----------
-    name : {"reference", "cpu"}
+    name : {"reference", "cpu", "cuda"}
 
     Raises
     ------
@@ -68,6 +67,4 @@ def floor(family):
 def _known(name):
     if name in BACKENDS:
         return name
-    if name in PLANNED:
-        raise ValueError(f"backend {name!r} does not exist yet; there are {', '.join(map(repr, BACKENDS))}")
     raise ValueError(f"unknown backend {name!r}; there are {', '.join(map(repr, BACKENDS))}")

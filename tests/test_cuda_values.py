@@ -1,0 +1,47 @@
+"""The kernels of the CUDA floor against the reference, on the simulator."""
+
+import pytest
+from test_house import TOOLS, families
+
+from fastcnn.catalogue import OPS
+
+FAMILIES = sorted(families("cuda"))
+VALUES = sorted(name for name, op in OPS.items() if op.family in FAMILIES)
+
+
+def simulate(run_python, code, **environment):
+    """Run code in a process of its own, where CUDA kernels run on the simulator."""
+    return run_python(code, NUMBA_ENABLE_CUDASIM=1, **environment)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_kernels_agree_with_the_reference(name, run_python):
+    simulate(
+        run_python,
+        f"""
+        from fastcnn.validate import validate
+        for verdict in validate([{name!r}], "cuda", level="quick"):
+            assert verdict.passed, (verdict.algo, verdict.dtype, verdict.failures)
+            assert verdict.cases > 0
+    """,
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_kernel_of_a_family_is_launched(family, run_python):
+    """By the quick cases of its ops: what the simulator never ran, nobody compared."""
+    simulate(
+        run_python,
+        f"""
+        import fastcnn.cuda.{family}
+        from fastcnn.catalogue import OPS
+        from fastcnn.cuda.jit import KERNELS
+        from fastcnn.validate import validate
+        tools = tuple(f"fastcnn.cuda.{{tool}}." for tool in {sorted(TOOLS["cuda"])})
+        own = [kernel for name, kernel in KERNELS.items() if not name.startswith(tools)]
+        names = [name for name, op in OPS.items() if op.family == {family!r}]
+        for verdict in validate(names, "cuda", level="quick"):
+            pass
+        assert own and [kernel.name for kernel in own if not kernel.launches] == []
+    """,
+    )
