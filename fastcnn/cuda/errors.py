@@ -28,7 +28,7 @@ def translated(what):
         kind, code = type(error).__name__, getattr(error, "code", None)
         if kind == "CudaAPIError" and code == _OUT_OF_MEMORY:
             raise CudaOutOfMemoryError(
-                f"{what}: the GPU's memory is full; a smaller batch, or deleting arrays that are no longer needed, helps"
+                f"{what}: the GPU's memory is full; a smaller batch helps, or deleting arrays no longer needed"
             ) from error
         if kind in ("CudaSupportError", "CudaDriverError", "NvvmSupportError"):
             raise CudaUnavailableError(f"{what}: CUDA does not work here: {error}") from error

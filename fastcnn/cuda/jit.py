@@ -1,8 +1,8 @@
 """How this floor compiles and launches: the only place that makes kernels.
 
 `device` compiles a helper that kernels inline. `kernel` makes a `Kernel`, which also says what is expected of its
-machine code: the tests compile every kernel for real GPUs, where there need not be one, and compare. No fast-math: a NaN
-that comes in must come out, and contraction to fused multiply-adds happens without it.
+machine code: the tests compile every kernel for real GPUs, where there need not be one, and compare. No fast-math: a
+NaN that comes in must come out, and contraction to fused multiply-adds happens without it.
 """
 
 import contextlib
@@ -45,15 +45,17 @@ class Kernel:
         self.__doc__, self.function = function.__doc__, function
         self.signatures = (signature,) if isinstance(signature, str) else tuple(signature)
         self.threads, self.registers, self.opcodes, self.dtypes = threads, registers, tuple(opcodes), tuple(dtypes)
-        self.launches = 0
+        self.launches, self._dispatcher = 0, None
         if self.name in KERNELS:
             raise ValueError(f"kernel {self.name!r} exists already: give each a name of its own")
         KERNELS[self.name] = self
 
-    @functools.cached_property
+    @property
     def dispatcher(self):
-        """numba's, made on first use: to make one on the real target needs a working installation."""
-        return cuda.jit(launch_bounds=self.block_size)(self.function)
+        """numba's, made on first use."""
+        if self._dispatcher is None:
+            self._dispatcher = cuda.jit(launch_bounds=self.block_size)(self.function)
+        return self._dispatcher
 
     @property
     def block_size(self):
@@ -136,7 +138,7 @@ def _examine_installation():
             "(or [cuda12], by the version of the driver)"
         )
     if not cuda.is_available():
-        reason = " ".join(str(cuda.cuda_error() or "").split())
+        reason = " ".join(str(cuda.cuda_error() or "").split()) or "the driver reports none"
         raise CudaUnavailableError(
             f"no CUDA device was found ({reason or 'the driver reports none'}); `nvidia-smi` shows whether the driver "
             "works. Without a GPU, NUMBA_ENABLE_CUDASIM=1 runs the kernels on a slow simulator"

@@ -1,13 +1,14 @@
 """Running kernels as Python on a machine without a GPU: numba's simulator provides the arrays, this file the threads.
 
 numba's own runs every CUDA thread as a thread of the system and polls them, which takes minutes where this takes a
-second. It is also stricter: it runs threads in another order in each stretch between barriers and poisons shared memory,
-so that a missing barrier or an element that nobody wrote shows; it refuses indices outside an array, and barriers that
-not all threads of a block reach.
+second. It is also stricter: it runs threads in another order in each stretch between barriers and poisons shared
+memory, so that a missing barrier or an element that nobody wrote shows; it refuses indices outside an array, and
+barriers that not all threads of a block reach.
 """
 
 import contextlib
 import itertools
+import random
 import sys
 import types as python_types
 
@@ -122,18 +123,16 @@ def _run_block_with_barriers(device, function, threads, arguments):
     import greenlet
 
     waiting = [(Dim3(*thread), greenlet.greenlet(function)) for thread in threads]
-    order, started = np.random.default_rng(len(waiting)), False
+    order, started = random.Random(len(waiting)), False
     while waiting:
         reached = []
-        for i in order.permutation(len(waiting)):
+        for i in order.sample(range(len(waiting)), len(waiting)):
             device.threadIdx, thread = waiting[i]
             thread.switch(*(() if started else arguments))
             if not thread.dead:
                 reached.append(waiting[i])
         if reached and len(reached) < len(waiting):
-            raise RuntimeError(
-                f"{len(reached)} of {len(waiting)} threads wait at a barrier that the others never reach"
-            )
+            raise RuntimeError(f"{len(reached)} of {len(waiting)} threads wait at a barrier that others never reach")
         waiting, started = reached, True
 
 
