@@ -39,7 +39,7 @@ TOOLS = {
         "vectors",
         "ceilings",
     },
-    "cuda": {"jit", "errors", "memory", "arrays", "vectors", "elementwise", "reduce", "simulator"},
+    "cuda": {"jit", "errors", "memory", "arrays", "vectors", "elementwise", "indices", "reduce", "simulator"},
     "reference": set(),
 }
 # Functions that a floor lacks: {(floor, "family.function"): reason}.

@@ -1,33 +1,53 @@
-"""Sums over the threads of a block, and of the parts that blocks leave: in a fixed order, without atomics.
+"""Reductions over the threads of a block, and over the parts that blocks leave: in a fixed order, without atomics.
 
-Threads sum what they meet in float64 where the terms are few or cancel; blocks leave one part each, which `fold` adds.
+A block has THREADS threads, or as many *teams* of neighbouring threads as fit, of a power of two each, which reduce
+something of their own each. Threads sum what they meet in float64 where the terms are few or cancel; blocks leave one
+part each, which `fold` adds.
 """
 
 from numba import cuda, float64
 
 from fastcnn.cuda.jit import device, kernel
 
-THREADS = 256  # of a block that calls `block_sum`
+THREADS = 256  # of a block that calls functions of this file
+EACH = 4  # things for each thread of a team, at least
+
+
+def team_of(count):
+    """The threads of a team that reduces so many things."""
+    return min(THREADS, 1 << max(0, -(-count // EACH) - 1).bit_length())
+
+
+def teams(count, team):
+    """The blocks that have so many teams."""
+    return -(-count * team // THREADS)
+
+
+@device
+def team_sum(value, team):
+    """The sum of `value` over the threads of a team, in float64, for each of them.
+
+    All threads of the block call it, as often as each other.
+    """
+    sums = cuda.shared.array(256, float64)
+    thread = cuda.threadIdx.x
+    member = thread & (team - 1)
+    cuda.syncthreads()  # the sums of an earlier call have been read
+    sums[thread] = value
+    cuda.syncthreads()
+    half = team >> 1
+    while half > 0:
+        if member < half:
+            sums[thread] += sums[thread + half]
+        cuda.syncthreads()
+        half >>= 1
+    return sums[thread - member]
 
 
 @device
 def block_sum(value):
-    """The sum of `value` over the THREADS threads of the block, in float64, for every thread.
-
-    All threads call it, as often as each other.
-    """
-    sums = cuda.shared.array(256, float64)
-    thread = cuda.threadIdx.x
-    cuda.syncthreads()  # the sums of an earlier call have been read
-    sums[thread] = value
-    cuda.syncthreads()
-    half = 128
-    while half > 0:
-        if thread < half:
-            sums[thread] += sums[thread + half]
-        cuda.syncthreads()
-        half //= 2
-    return sums[0]
+    """`team_sum` over all threads of the block."""
+    return team_sum(value, THREADS)
 
 
 def fold(parts, out):
