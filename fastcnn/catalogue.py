@@ -594,6 +594,7 @@ _NORM = [
 
 # ---- dropout
 
+_MASK_CASES = _SHAPES + _cases(quick=[dict(shape=(2, 1027))])  # a whole run of random words, and a few more
 _MASKS = Limit(2e-7, 5e-16, "one product per element; which elements are kept must agree exactly")
 
 
@@ -603,19 +604,19 @@ def _dropout_inputs(rng, shape):
 
 _DROPOUT = [
     Op(
-        "dropout_forward", "dropout", _SHAPES, _dropout_inputs, _MASKS, flops=_elements("x"), in_place=("x",),
+        "dropout_forward", "dropout", _MASK_CASES, _dropout_inputs, _MASKS, flops=_elements("x"), in_place=("x",),
     ),
     Op(
-        "dropout_backward", "dropout", _SHAPES, lambda i, r, g: dict(dout=g, p=i["p"], key=i["key"]),
+        "dropout_backward", "dropout", _MASK_CASES, lambda i, r, g: dict(dout=g, p=i["p"], key=i["key"]),
         _MASKS, "dropout_forward", ("x",), _elements("dout"), in_place=("dout",),
     ),
     Op(
-        "dropout_mask", "dropout", _SHAPES,
+        "dropout_mask", "dropout", _MASK_CASES,
         lambda rng, shape: dict(shape=shape, p=0.6, key=int(rng.integers(0, 2**63)), dtype=np.dtype(np.float64)),
         _MASKS,
     ),
     Op(
-        "mask_multiply", "dropout", _SHAPES,
+        "mask_multiply", "dropout", _MASK_CASES,
         lambda rng, shape: dict(x=rng.standard_normal(shape), mask=(rng.random(shape) < 0.5) / 0.5),
         _MASKS, flops=_elements("x"), in_place=("x",),
     ),

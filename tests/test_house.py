@@ -39,7 +39,18 @@ TOOLS = {
         "vectors",
         "ceilings",
     },
-    "cuda": {"jit", "errors", "memory", "arrays", "vectors", "elementwise", "indices", "reduce", "simulator"},
+    "cuda": {
+        "jit",
+        "errors",
+        "memory",
+        "arrays",
+        "vectors",
+        "elementwise",
+        "indices",
+        "random",
+        "reduce",
+        "simulator",
+    },
     "reference": set(),
 }
 # Functions that a floor lacks: {(floor, "family.function"): reason}.
