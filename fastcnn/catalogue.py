@@ -684,6 +684,8 @@ _OPTIM = [
     _update("adam_update", "m", "v", t=3, eps=0.01, decoupled=True, variants=[dict(decoupled=False, eps_inside=True)]),
     Op("squared_norm", "optim", _SHAPES, lambda rng, shape: dict(x=rng.standard_normal(shape)),
        Limit(1e-12, 1e-14, "products and sums in float64"), flops=_elements("x", 2), buffers=()),
+    Op("clip_scale", "optim", _SHAPES, lambda rng, shape: dict(x=rng.standard_normal(shape), max_norm=10.0),
+       Limit(1e-12, 1e-14, "as squared_norm, a root and a quotient"), flops=_elements("x", 2), buffers=()),
 ]  # fmt: skip
 
 OPS = {

@@ -44,6 +44,7 @@ TOOLS = {
         "errors",
         "memory",
         "arrays",
+        "pending",
         "vectors",
         "elementwise",
         "indices",

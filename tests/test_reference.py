@@ -317,6 +317,7 @@ def test_update_rules_by_hand(inside):
     decayed = optim.adam_update(w, dw, dw, s, 3, 0.5, l1=0.3, weight_decay=0.1, decoupled=True)
     assert_allclose(decayed, [plain[0] - 0.5 * 0.1 * w, *plain[1:]])
     assert optim.squared_norm(np.array([[3.0, 4.0]], np.float32)) == 25.0
+    assert [optim.clip_scale(np.array([[3.0, 4.0]], np.float32), norm) for norm in (2.0, 5.0, 6.0)] == [0.4, 1, 1]
 
 
 # ---------------------------------------------------------------------------------------------- numerical gradients
@@ -542,10 +543,11 @@ FLOOR = {
     optim.rmsprop_update: lambda a, N: (a(*W), a(*W), a(*W) ** 2, 0.1),
     optim.adam_update: lambda a, N: (a(*W), a(*W), a(*W), a(*W) ** 2, 2, 0.1),
     optim.squared_norm: lambda a, N: (a(N, *X),),
+    optim.clip_scale: lambda a, N: (a(N, *X), 2.0),
 }
 MODULES = [conv, linear, pool, activation, norm, dropout, loss, optim]
 FUNCTIONS = pytest.mark.parametrize("function", FLOOR, ids=lambda f: f.__name__)
-NO_OUT = [optim.squared_norm]
+NO_OUT = [optim.squared_norm, optim.clip_scale]
 NOT_IN_PLACE = [activation.maxout_forward, activation.maxout_backward, dropout.dropout_mask, *NO_OUT]
 PAIRS = [norm.batchnorm_add_backward, norm.batchnorm_add_inference_backward]  # out is (dx, dadd)
 NOT_IN_PLACE += [f for f in FLOOR if f.__module__ in {m.__name__ for m in (conv, linear, pool, loss)}]

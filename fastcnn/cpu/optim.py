@@ -5,12 +5,17 @@ for momentum and its Nesterov form; Duchi et al. (2011) Adagrad; Tieleman and Hi
 (2014) Adam; Loshchilov and Hutter (2019) AdamW.
 """
 
+import math
+
 import numpy as np
 
+from fastcnn.common import optim as formula
 from fastcnn.cpu.apart import get, put
 from fastcnn.cpu.arrays import flat, output
 from fastcnn.cpu.elementwise import blocks, part
 from fastcnn.cpu.jit import jit, parallel
+
+gradient = jit(formula.gradient)
 
 
 def sgd_update(w, dw, lr, weight_decay=0.0, l1=0.0, grad_scale=1.0, out=None):
@@ -68,6 +73,12 @@ def squared_norm(x):
     return float(parts.sum())
 
 
+def clip_scale(x, max_norm):
+    """The `grad_scale` that makes the norm of x at most max_norm."""
+    norm = math.sqrt(squared_norm(x))
+    return 1.0 if norm <= max_norm else max_norm / norm
+
+
 def _update(kernel, arrays, dw, numbers, switches, out):
     """kernel(w, state..., dw, numbers..., switches..., outputs...) on flat arrays, numbers in their dtype."""
     w = arrays[0]
@@ -75,13 +86,6 @@ def _update(kernel, arrays, dw, numbers, switches, out):
     inputs = [flat(a) for a in (*arrays, dw)]
     kernel(blocks(w.size), *inputs, *(w.dtype.type(v) for v in numbers), *switches, *(o.reshape(-1) for o in out))
     return out
-
-
-@jit
-def gradient(w, dw, weight_decay, l1, grad_scale):
-    """g = grad_scale dw + weight_decay w + l1 sign(w)."""
-    pull = l1 if w > 0 else (-l1 if w < 0 else w)
-    return grad_scale * dw + weight_decay * w + pull
 
 
 @parallel

@@ -151,6 +151,8 @@ def _within(device):
 
 
 def _argument(value):
+    if isinstance(value, tuple):
+        return tuple(map(_argument, value))
     array = getattr(value, "_ary", value)
     return array.view(Checked) if isinstance(array, np.ndarray) else value
 

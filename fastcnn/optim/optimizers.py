@@ -5,8 +5,6 @@ attribute that a schedule may set before each step), `weight_decay` and `l1` (ad
 l1 sign w), and `clip_norm`: gradients of a larger Euclidean norm are scaled down to it.
 """
 
-import math
-
 import numpy as np
 
 from fastcnn.layers import checks
@@ -34,8 +32,7 @@ class Optimizer:
     def _grad_scale(self, grad):
         if self.clip_norm is None:
             return 1.0
-        norm = math.sqrt(floor("optim").squared_norm(grad))
-        return self.clip_norm / norm if norm > self.clip_norm else 1.0
+        return floor("optim").clip_scale(grad, self.clip_norm)
 
     def _update(self, w, dw, *state, **common):
         raise NotImplementedError

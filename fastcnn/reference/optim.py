@@ -8,6 +8,8 @@ w, dw and the state have one shape, any. In every rule g = grad_scale dw + weigh
 root(a) = sqrt(a) + eps, or sqrt(a + eps) with `eps_inside`. `out`: a tuple of buffers, one for each result.
 """
 
+import math
+
 import numpy as np
 
 from fastcnn.reference._arrays import deliver
@@ -87,6 +89,12 @@ def adam_update(
 def squared_norm(x):
     """The sum of squares of x, a Python float accumulated in float64."""
     return float(np.square(x, dtype=np.float64).sum())
+
+
+def clip_scale(x, max_norm):
+    """min(1, max_norm / ||x||): the `grad_scale` that brings a gradient x down to a Euclidean norm of max_norm."""
+    norm = math.sqrt(squared_norm(x))
+    return 1.0 if norm <= max_norm else max_norm / norm
 
 
 def _gradient(w, dw, weight_decay, l1, grad_scale):
