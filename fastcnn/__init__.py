@@ -8,6 +8,7 @@ import importlib
 
 from fastcnn.layers.algorithm import conv_algorithm, use_conv_algorithm
 from fastcnn.layers.backend import backend, get_backend, set_backend
+from fastcnn.layers.device import to_device, to_host
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,8 @@ __all__ = [
     "conv_algorithm",
     "get_backend",
     "set_backend",
+    "to_device",
+    "to_host",
     "use_conv_algorithm",
     *_FROM_CPU_FLOOR,
     *_SUBMODULES,

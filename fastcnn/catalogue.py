@@ -589,6 +589,11 @@ _NORM = [
         lambda i, r, g: dict(dout=g, **_without(i, "beta"), mean=r[1], var=r[2]),
         _STATISTICS, "groupnorm_forward", ("x", "gamma", "beta"), _elements("x", 12), in_place=("dout",),
     ),
+    Op(
+        "moving_average", "norm", _SHAPES,
+        lambda rng, shape: dict(old=rng.standard_normal(shape), new=rng.standard_normal(shape), momentum=0.9),
+        Limit(2e-7, 1e-15, "three roundings per element"), flops=_elements("old", 3), in_place=("old",),
+    ),
 ]  # fmt: skip
 
 

@@ -2,18 +2,22 @@
 
 from threading import Thread
 
+import numpy as np
 import pytest
 
 from fastcnn.layers.backend import DEFAULT, backend, floor, get_backend, set_backend
+
+
+HOST = np.ones(3)
 
 
 def test_switch_nests_and_restores():
     before = get_backend()
     with backend("reference") as name:
         assert name == get_backend() == "reference"
-        assert floor("conv").__name__ == "fastcnn.reference.conv"
+        assert floor("conv", HOST).__name__ == "fastcnn.reference.conv"
         with backend("cpu"):
-            assert floor("conv").__name__ == "fastcnn.cpu.conv"
+            assert floor("conv", HOST).__name__ == "fastcnn.cpu.conv"
         assert get_backend() == "reference"
         with pytest.raises(ZeroDivisionError), backend("cpu"):
             raise ZeroDivisionError
@@ -40,9 +44,12 @@ def test_unknown_names(choose):
     before = get_backend()
     with pytest.raises(ValueError, match="^unknown backend 'gpu'; there are 'reference', 'cpu'"):
         choose("gpu")
-    with pytest.raises(ValueError, match="^backend 'cuda' does not exist yet"):
-        choose("cuda")
     assert get_backend() == before
+
+
+def test_host_arrays_are_refused_where_the_gpu_is_to_compute():
+    with backend("cuda"), pytest.raises(TypeError, match="the backend is 'cuda'.*fastcnn.to_device copies them"):
+        floor("conv", HOST)
 
 
 def test_threads_choose_for_themselves():

@@ -372,32 +372,32 @@ def test_what_a_caller_holds_is_never_written_over():
 
 def test_memory_is_lent_again_once_an_array_and_its_views_are_gone():
     memory = nn.memory.Memory()
-    first = memory.take((4, 5), np.float32)
+    first = memory.take((4, 5), np.empty(0, np.float32))
     place, view = first.ctypes.data, first[1:].reshape(-1)
     assert place % 64 == 0 and first.flags.c_contiguous and first.flags.writeable
     del first
-    assert memory.take((4, 5), np.float32).ctypes.data != place
+    assert memory.take((4, 5), np.empty(0, np.float32)).ctypes.data != place
     del view
-    small, large = memory.take((3,), np.float64), memory.take((5, 4), np.float32)
+    small, large = memory.take((3,), np.empty(0)), memory.take((5, 4), np.empty(0, np.float32))
     assert small.ctypes.data != large.ctypes.data and len(memory.free) == 0
     del small, large
     assert len(memory.free) == 2
-    huge = memory.take((1000,), np.float64)  # in the place of one of them
+    huge = memory.take((1000,), np.empty(0))  # in the place of one of them
     assert len(memory.free) == 1
-    memory.take((1000,), np.float64)
-    memory.take((10,), np.float64)
+    memory.take((1000,), np.empty(0))
+    memory.take((10,), np.empty(0))
     assert [chunk.size for chunk in memory.free] == [8000]
     assert memory.over(huge) is not huge
     with memory.passing(huge) as outer:
         assert memory.over(outer) is not outer  # the caller's
-        inner = memory.take((1000,), np.float64)
+        inner = memory.take((1000,), np.empty(0))
         assert memory.over(inner) is inner and memory.over(nn.memory.shared(inner)) is not inner
         assert memory.over(inner[::2]).flags.c_contiguous
         with memory.passing(inner) as same:
             assert same is inner
         assert memory.over(inner) is inner
         assert nn.memory.Memory().over(inner) is not inner
-    assert memory.take((0, 3), np.float32).shape == (0, 3)
+    assert memory.take((0, 3), np.empty(0, np.float32)).shape == (0, 3)
 
 
 def test_copies_of_a_net_have_memory_of_their_own():

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastcnn.cpu.activation import relu_derivative
 from fastcnn.cpu.apart import get, put
-from fastcnn.cpu.arrays import contiguous, output
+from fastcnn.cpu.arrays import contiguous, flat, output
 from fastcnn.cpu.jit import jit, parallel
 
 RUN = 1024  # elements of a plane that are summed in their own dtype
@@ -109,6 +109,14 @@ def _batchnorm_add_backward(dout, x, y, gamma, mean, var, eps, relu, constant, o
     return dx, dadd, dgamma, dbeta
 
 
+def moving_average(old, new, momentum, out=None):
+    """momentum old + (1 - momentum) new, the running statistics; `out` may be `old`."""
+    out = output(out, old.shape, old.dtype)
+    weights = old.dtype.type(momentum), old.dtype.type(1 - momentum)
+    _moving_average.alone(1, flat(old), flat(new), *weights, out.reshape(-1))
+    return out
+
+
 def groupnorm_forward(x, gamma, beta, groups, eps=1e-5, out=None):
     """out = gamma (x - mean) / sqrt(var + eps) + beta, with statistics of each image's groups of C/groups channels.
 
@@ -164,6 +172,12 @@ def _merged(x):
 def _rows(x):
     """x as (N, C S)."""
     return contiguous(x).reshape(x.shape[0], int(np.prod(x.shape[1:])))
+
+
+@parallel
+def _moving_average(task, old, new, momentum, rest, out):
+    for i in range(out.size):
+        put(out, i, momentum * get(old, i) + rest * get(new, i))
 
 
 @jit

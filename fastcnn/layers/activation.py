@@ -39,7 +39,7 @@ def prelu_forward(x, slope, *, out=None):
     checks.shape("slope", slope, (x.shape[1],), (1,))
     direct = checks.buffer(out, x.shape, x.dtype, (x, slope), in_place=True)
     cache = checks.keep(out, x, slope)
-    return checks.deliver(floor("activation").prelu_forward(x, slope, out=direct), direct, out), cache
+    return checks.deliver(floor("activation", x).prelu_forward(x, slope, out=direct), direct, out), cache
 
 
 def prelu_backward(dout, cache, *, out=None):
@@ -47,7 +47,7 @@ def prelu_backward(dout, cache, *, out=None):
     dout, x, slope = checks.floats(dout=dout, x=cache[0], slope=cache[1])
     checks.shape("dout", dout, x.shape)
     direct = checks.buffer(out, x.shape, x.dtype, (dout, x, slope), in_place=True)
-    dx, dslope = floor("activation").prelu_backward(dout, x, slope, out=direct)
+    dx, dslope = floor("activation", x).prelu_backward(dout, x, slope, out=direct)
     return checks.deliver(dx, direct, out), dslope
 
 
@@ -110,7 +110,7 @@ def maxout_forward(x, pieces, *, out=None):
     dims = _maxout_shape(x, pieces)
     direct = checks.buffer(out, dims, x.dtype, (x,))
     cache = (*checks.keep(out, x), pieces)
-    return checks.deliver(floor("activation").maxout_forward(x, pieces, out=direct), direct, out), cache
+    return checks.deliver(floor("activation", x).maxout_forward(x, pieces, out=direct), direct, out), cache
 
 
 def maxout_backward(dout, cache, *, out=None):
@@ -119,7 +119,7 @@ def maxout_backward(dout, cache, *, out=None):
     dout, x = checks.floats(dout=dout, x=x)
     checks.shape("dout", dout, _maxout_shape(x, pieces))
     direct = checks.buffer(out, x.shape, x.dtype, (dout, x))
-    return checks.deliver(floor("activation").maxout_backward(dout, x, pieces, out=direct), direct, out)
+    return checks.deliver(floor("activation", x).maxout_backward(dout, x, pieces, out=direct), direct, out)
 
 
 def add_forward(a, b, *, out=None):
@@ -158,7 +158,7 @@ def _forward(op, x, parameters, out):
 
 def _apply(op, x, parameters, out):
     direct = checks.buffer(out, x.shape, x.dtype, (x,), in_place=True)
-    return checks.deliver(getattr(floor("activation"), op)(x, *parameters, out=direct), direct, out)
+    return checks.deliver(getattr(floor("activation", x), op)(x, *parameters, out=direct), direct, out)
 
 
 def _backward(op, dout, saved, parameters, out):
@@ -166,7 +166,7 @@ def _backward(op, dout, saved, parameters, out):
     dout, saved = checks.floats(dout=dout, cache=saved)
     checks.shape("dout", dout, saved.shape)
     direct = checks.buffer(out, dout.shape, dout.dtype, (dout, saved), in_place=True)
-    return checks.deliver(getattr(floor("activation"), op)(dout, saved, *parameters, out=direct), direct, out)
+    return checks.deliver(getattr(floor("activation", dout), op)(dout, saved, *parameters, out=direct), direct, out)
 
 
 def _add(a, b, relu, out):
@@ -175,7 +175,7 @@ def _add(a, b, relu, out):
     if out is b:  # a sum does not mind, and floors may write over their first argument
         a, b = b, a
     direct = checks.buffer(out, a.shape, a.dtype, (a, b), in_place=True)
-    return checks.deliver(floor("activation").add_forward(a, b, relu=relu, out=direct), direct, out)
+    return checks.deliver(floor("activation", a).add_forward(a, b, relu=relu, out=direct), direct, out)
 
 
 def _maxout_shape(x, pieces):

@@ -8,6 +8,8 @@ import os
 from contextvars import ContextVar
 from importlib import import_module
 
+import numpy as np
+
 BACKENDS = ("reference", "cpu", "cuda")
 DEFAULT = os.environ.get("FASTCNN_BACKEND") or "cpu"
 
@@ -55,9 +57,23 @@ def get_backend():
     return _known(_current.get())
 
 
-def floor(family):
-    """The module of one op family on the floor in use: ``floor("conv")`` is ``fastcnn.cpu.conv``, for instance."""
-    key = _current.get(), family
+def floor(family, array):
+    """The module of one op family on the floor that computes with this array: ``fastcnn.cpu.conv``, for instance.
+
+    An array on a GPU is computed there, whatever the backend; all others by the floor in use.
+
+    Raises
+    ------
+    TypeError
+        If the backend is "cuda" and the array lies in the memory of the host.
+    """
+    on_device = not isinstance(array, np.ndarray)  # layers have made all else one or the other
+    key = "cuda" if on_device else _current.get(), family
+    if key[0] == "cuda" and not on_device:
+        raise TypeError(
+            "the backend is 'cuda', which computes with arrays on the GPU, but got arrays in the memory of the host; "
+            "fastcnn.to_device copies them"
+        )
     module = _modules.get(key)
     if module is None:  # floors are loaded when first used: the reference needs no compiler
         module = _modules[key] = import_module(f"fastcnn.{_known(key[0])}.{family}")

@@ -12,7 +12,9 @@ from operator import index
 import numpy as np
 
 from fastcnn.common.geometry import output_shape
+from fastcnn.layers import device
 
+_MOST_ON_DEVICE = 2**31 - 1  # kernels count in 32 bits
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -23,12 +25,15 @@ def floats(**arrays):
     """The named arrays as plain arrays of one floating dtype, in order; None stays None.
 
     An array that needs no conversion is returned itself. float32 and float64 together give float64; both byte orders
-    are read. Array-likes are taken if they hold floating-point numbers.
+    are read. Array-likes are taken if they hold floating-point numbers. Arrays on a GPU, of any library, come back as
+    numba's device arrays.
 
     Raises
     ------
     TypeError
-        For any other dtype; the message says how to convert.
+        For any other dtype, the message says how to convert; and for arrays of which only some are on a GPU.
+    ValueError
+        For arrays on another GPU than the current one.
     """
     dtype = None
     for array in arrays.values():
@@ -46,22 +51,42 @@ def floats(**arrays):
 
 
 def _converted(arrays):
+    if any(map(device.is_device, arrays.values())):
+        return _converted_on_device(arrays)
     plain = {name: None if array is None else _as_floating(name, array) for name, array in arrays.items()}
     dtype = np.result_type(*(array.dtype for array in plain.values() if array is not None))
     return tuple(None if array is None else np.require(array, dtype, "A") for array in plain.values())
 
 
+def _converted_on_device(arrays):
+    module = device.arrays()
+    plain = {name: None if array is None else module.adopt(name, array) for name, array in arrays.items()}
+    for name, array in plain.items():
+        if array is not None:
+            _check_floating(name, array)
+            if array.size > _MOST_ON_DEVICE:
+                raise ValueError(f"{name}: expected at most {_MOST_ON_DEVICE:,} elements on a GPU, got {array.size:,}")
+    dtype = np.result_type(*(array.dtype for array in plain.values() if array is not None))
+    return tuple(a if a is None or a.dtype == dtype else device.copy(a, dtype) for a in plain.values())
+
+
 def _as_floating(name, array):
     array = as_array(name, array)
+    _check_floating(name, array)
+    return array
+
+
+def _check_floating(name, array):
     if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
         raise TypeError(
             f"{name}: expected float32 or float64, got {array.dtype}; convert it, e.g. {name}.astype(np.float32)"
         )
-    return array
 
 
 def as_array(name, value):
-    """`np.asarray` whose errors name the argument."""
+    """`np.asarray` whose errors name the argument; an array on a GPU stays there."""
+    if device.is_device(value):
+        return device.arrays().adopt(name, value)
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -80,6 +105,18 @@ def axes(name, shape, layout):
         raise ValueError(f"{name}: expected shape {layout}, got {tuple(shape)}")
 
 
+def same_memory(**arrays):
+    """The named arrays, plain ones, lie all on the GPU or all in the memory of the host."""
+    first, *others = arrays
+    for name in others:
+        if device.is_device(arrays[name]) != device.is_device(arrays[first]):
+            where = {True: "on the GPU", False: "in the memory of the host"}
+            raise TypeError(
+                f"{name}: expected an array {where[device.is_device(arrays[first])]}, as {first}, got one "
+                f"{where[device.is_device(arrays[name])]}; fastcnn.to_device and fastcnn.to_host copy arrays"
+            )
+
+
 def at_least_2d(name, array):
     """`array` has a batch axis and at least one more."""
     if array.ndim < 2:
@@ -92,11 +129,14 @@ def shape(name, array, *expected):
         raise ValueError(f"{name}: expected shape {' or '.join(map(str, expected))}, got {array.shape}")
 
 
-def labels(y, images, classes):
-    """Class labels y (images,) of any integer dtype, each in [0, classes), as intp."""
+def labels(x, y, images, classes):
+    """Class labels y (images,) for scores x, of any integer dtype, each in [0, classes), as intp; on a GPU as given."""
+    same_memory(x=x, y=y)
     if y.dtype.kind not in "iu":
         raise TypeError(f"y: expected integer labels (N,) or floating soft targets (N, C), got {y.dtype} {y.shape}")
     shape("y", y, (images,))
+    if device.is_device(y):  # whose values the kernel checks
+        return y
     if images and not (0 <= y.min() and y.max() < classes):
         wrong = y[(y < 0) | (y >= classes)][0]
         raise ValueError(f"y: expected labels in [0, {classes}), got {wrong}")
@@ -220,6 +260,8 @@ def buffer(out, dims, dtype, inputs, in_place=False):
     """
     if out is None:
         return None
+    if device.is_device(inputs[0]):
+        return _device_buffer(out, dims, dtype, inputs, in_place)
     if not isinstance(out, np.ndarray) or out.dtype != dtype:
         raise TypeError(f"out: expected an array of {dtype}, got {getattr(out, 'dtype', type(out).__name__)}")
     if out.shape != dims:
@@ -232,12 +274,22 @@ def buffer(out, dims, dtype, inputs, in_place=False):
     return out if direct else None
 
 
+def _device_buffer(out, dims, dtype, inputs, in_place):
+    target = device.arrays().adopt("out", out)
+    if target.dtype != dtype:
+        raise TypeError(f"out: expected an array of {dtype}, got {target.dtype}")
+    shape("out", target, dims)
+    if in_place and device.arrays().bounds(target) == device.arrays().bounds(inputs[0]):
+        inputs = inputs[1:]
+    return target if device.arrays().contiguous(target) is target and not overlap(target, *inputs) else None
+
+
 def deliver(result, direct, out):
     """The result of a floor in the array that the caller asked for; `direct` is what `buffer` said."""
     if out is None:
         return result
     if direct is None:
-        np.copyto(out, result)
+        device.assign(device.arrays().adopt("out", out) if device.is_device(out) else out, result)
     return out
 
 
@@ -245,7 +297,7 @@ def keep(out, *arrays):
     """The arrays for a cache: copies of those that writing to `out` would spoil."""
     if out is None:
         return arrays
-    return tuple(array.copy() if overlap(out, array) else array for array in arrays)
+    return tuple(device.copy(array) if overlap(out, array) else array for array in arrays)
 
 
 def overlap(out, *arrays):
@@ -253,4 +305,11 @@ def overlap(out, *arrays):
 
     This is judged by bounds, which may see an overlap where there is none: that costs a copy, never a wrong result.
     """
-    return out is not None and any(array is not None and np.may_share_memory(out, array) for array in arrays)
+    if out is None:
+        return False
+    given = [array for array in arrays if array is not None]
+    if device.is_device(out):
+        bounds = device.arrays().bounds
+        (first, last), others = bounds(device.arrays().adopt("out", out)), map(bounds, given)
+        return any(first < end and begin < last for begin, end in others)
+    return any(np.may_share_memory(out, array) for array in given)

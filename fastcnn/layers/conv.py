@@ -50,7 +50,7 @@ def convolve(x, w, b, conv_param, relu, out, **keywords):
     dims, geometry = _geometry(x, w, b, param)
     direct = checks.buffer(out, dims, x.dtype, (x, w, b))
     cache = (*checks.keep(out, x, w, b), param)
-    result = floor("conv").conv_forward(x, w, b, **geometry, relu=relu, out=direct)
+    result = floor("conv", x).conv_forward(x, w, b, **geometry, relu=relu, out=direct)
     return checks.deliver(result, direct, out), cache
 
 
@@ -85,7 +85,7 @@ def conv_backward(dout, cache, *, algo=None, need_dx=True, out=None):
     dims, geometry = _geometry(x, w, b, param)
     checks.shape("dout", dout, dims)
     direct = checks.buffer(out, x.shape, x.dtype, (dout, x, w))
-    conv = floor("conv")
+    conv = floor("conv", x)
     dx = conv.conv_backward_input(dout, w, x.shape, **geometry, out=direct) if need_dx else None
     dw = conv.conv_backward_filter(dout, x, w.shape, **geometry)
     db = None if b is None else conv.conv_backward_bias(dout)
@@ -110,7 +110,7 @@ def im2col(x, kernel, stride=1, pad=0, dilation=1, *, out=None):
     checks.rank("x", x, "(N, C, H, W)")
     dims, windows = _column_geometry(x.shape, kernel, stride, pad, dilation)
     direct = checks.buffer(out, dims, x.dtype, (x,))
-    return checks.deliver(floor("conv").im2col(x, *windows, out=direct), direct, out)
+    return checks.deliver(floor("conv", x).im2col(x, *windows, out=direct), direct, out)
 
 
 def col2im(cols, x_shape, kernel, stride=1, pad=0, dilation=1, *, out=None):
@@ -125,7 +125,7 @@ def col2im(cols, x_shape, kernel, stride=1, pad=0, dilation=1, *, out=None):
     dims, windows = _column_geometry(x_shape, kernel, stride, pad, dilation)
     checks.shape("cols", cols, dims)
     direct = checks.buffer(out, x_shape, cols.dtype, (cols,))
-    return checks.deliver(floor("conv").col2im(cols, x_shape, *windows, out=direct), direct, out)
+    return checks.deliver(floor("conv", cols).col2im(cols, x_shape, *windows, out=direct), direct, out)
 
 
 def _geometry(x, w, b, param):

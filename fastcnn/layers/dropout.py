@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.layers import checks
+from fastcnn.layers import checks, device
 from fastcnn.layers.backend import floor
 
 
@@ -71,8 +71,8 @@ def dropout_forward(
     if key is None and "seed" in param:
         np.random.seed(param["seed"])
     if not training:
-        return checks.deliver(x if inverted else x * p, None, out), (param, None)
-    dropout = floor("dropout")
+        return checks.deliver(x if inverted else _scaled(x, p), None, out), (param, None)
+    dropout = floor("dropout", x)
     if key is not None and inverted and not save_mask:
         return checks.deliver(dropout.dropout_forward(x, p, key, out=direct), direct, out), (
             param,
@@ -80,10 +80,11 @@ def dropout_forward(
         )
     if key is None:
         mask = np.asarray((np.random.rand(*x.shape) < p) / (p if inverted else 1))
+        mask = device.to_device(mask.astype(x.dtype)) if device.is_device(x) else mask
     else:
         mask = dropout.dropout_mask(x.shape, p, key, x.dtype)
-        mask = mask if inverted else np.sign(mask)
-    result = dropout.mask_multiply(x, mask.astype(x.dtype, copy=False), out=direct)
+        mask = mask if inverted else _ones(mask)
+    result = dropout.mask_multiply(x, _of_dtype(mask, x.dtype), out=direct)
     return checks.deliver(result, direct, out), (param, mask)
 
 
@@ -93,11 +94,29 @@ def dropout_backward(dout, cache, *, out=None):
     (dout,) = checks.floats(dout=dout)
     direct = checks.buffer(out, dout.shape, dout.dtype, (dout,), in_place=True)
     if mask is None:
-        return checks.deliver(dout if param.get("inverted", True) else dout * param["p"], None, out)
+        return checks.deliver(dout if param.get("inverted", True) else _scaled(dout, param["p"]), None, out)
     checks.shape("dout", dout, mask.shape)
-    dropout = floor("dropout")
+    dropout = floor("dropout", dout)
     if isinstance(mask, KeyedMask):
         result = dropout.dropout_backward(dout, mask.p, mask.key, out=direct)
     else:
-        result = dropout.mask_multiply(dout, mask.astype(dout.dtype, copy=False), out=direct)
+        result = dropout.mask_multiply(dout, _of_dtype(mask, dout.dtype), out=direct)
     return checks.deliver(result, direct, out)
+
+
+def _scaled(x, factor):
+    """x times a number."""
+    return floor("dropout", x).mask_multiply(x, _full(x, factor)) if device.is_device(x) else x * factor
+
+
+def _ones(mask):
+    """1 where the mask keeps an element, else 0."""
+    return floor("activation", mask).relu_backward(_full(mask, 1), mask) if device.is_device(mask) else np.sign(mask)
+
+
+def _full(x, value):
+    return device.arrays().filled(x.shape, value, x.dtype)
+
+
+def _of_dtype(mask, dtype):
+    return mask if mask.dtype == dtype else device.copy(mask, dtype)

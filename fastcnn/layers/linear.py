@@ -2,7 +2,7 @@
 
 from math import prod
 
-from fastcnn.layers import checks
+from fastcnn.layers import checks, device
 from fastcnn.layers.backend import floor
 
 
@@ -35,7 +35,7 @@ def affine(x, w, b, relu=False, out=None):
     dims = _check_shapes(x, w, b)
     direct = checks.buffer(out, dims, x.dtype, (x, w, b))
     cache = checks.keep(out, x, w, b)
-    result = floor("linear").affine_forward(x.reshape(len(x), len(w)), w, b, relu=relu, out=direct)
+    result = floor("linear", x).affine_forward(device.reshape(x, (len(x), len(w))), w, b, relu=relu, out=direct)
     return checks.deliver(result, direct, out), cache
 
 
@@ -65,12 +65,12 @@ def affine_backward(dout, cache, *, need_dx=True, out=None):
     dout, x, w = checks.floats(dout=dout, x=x, w=w)
     checks.shape("dout", dout, _check_shapes(x, w, b))
     direct = checks.buffer(out, x.shape, x.dtype, (dout, x, w))
-    linear, rows = floor("linear"), (len(x), len(w))
+    linear, rows = floor("linear", x), (len(x), len(w))
     dx = None
     if need_dx:
         dx = linear.affine_backward_input(dout, w, out=None if direct is None else direct.reshape(rows))
-        dx = dx.reshape(x.shape)
-    dw = linear.affine_backward_weight(dout, x.reshape(rows))
+        dx = dx.reshape(tuple(x.shape))
+    dw = linear.affine_backward_weight(dout, device.reshape(x, rows))
     db = None if b is None else linear.affine_backward_bias(dout)
     return checks.deliver(dx, direct, out) if need_dx else None, dw, db
 
@@ -95,7 +95,7 @@ def flatten_forward(x, *, out=None):
     checks.at_least_2d("x", x)
     rows = x.shape[0], prod(x.shape[1:])
     checks.buffer(out, rows, x.dtype, (x,))
-    return checks.deliver(x.reshape(rows), None, out), x.shape
+    return checks.deliver(device.reshape(x, rows), None, out), x.shape
 
 
 def flatten_backward(dout, cache, *, out=None):
@@ -103,4 +103,4 @@ def flatten_backward(dout, cache, *, out=None):
     (dout,) = checks.floats(dout=dout)
     checks.shape("dout", dout, (cache[0], prod(cache[1:])))
     checks.buffer(out, cache, dout.dtype, (dout,))
-    return checks.deliver(dout.reshape(cache), None, out)
+    return checks.deliver(device.reshape(dout, cache), None, out)

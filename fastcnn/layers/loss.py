@@ -1,10 +1,12 @@
-"""Losses: each returns the loss, a Python float averaged over the batch, and its gradient dx.
+"""Losses: each returns the loss, a float averaged over the batch, and its gradient dx.
 
-`out`, where given, receives dx. An empty batch has loss 0. All raise TypeError for scores that are not floating-point
-and for labels that are not integers, and ValueError for shapes that do not fit and for labels out of range.
+For arrays on a GPU the loss is a number that is still being computed there: `float(loss)` waits for it, and raises the
+error that labels or targets out of range are. `out`, where given, receives dx. An empty batch has loss 0. All raise
+TypeError for scores that are not floating-point and for labels that are not integers, and ValueError for shapes that do
+not fit and for labels out of range.
 """
 
-from fastcnn.layers import checks
+from fastcnn.layers import checks, device
 from fastcnn.layers.backend import floor
 
 
@@ -34,9 +36,9 @@ def softmax_loss(x, y, *, label_smoothing=0.0, out=None):
     else:
         (x,) = checks.floats(x=x)
         _check_scores(x)
-        y = checks.labels(y, *x.shape)
+        y = checks.labels(x, y, *x.shape)
     direct = checks.buffer(out, x.shape, x.dtype, (x, y))
-    loss, dx = floor("loss").softmax_loss(x, y, label_smoothing=label_smoothing, out=direct)
+    loss, dx = floor("loss", x).softmax_loss(x, y, label_smoothing=label_smoothing, out=direct)
     return loss, checks.deliver(dx, direct, out)
 
 
@@ -48,9 +50,9 @@ def svm_loss(x, y, *, margin=1.0, out=None):
     margin = checks.number("margin", margin)
     (x,) = checks.floats(x=x)
     _check_scores(x)
-    y = checks.labels(checks.as_array("y", y), *x.shape)
+    y = checks.labels(x, checks.as_array("y", y), *x.shape)
     direct = checks.buffer(out, x.shape, x.dtype, (x, y))
-    loss, dx = floor("loss").svm_loss(x, y, margin=margin, out=direct)
+    loss, dx = floor("loss", x).svm_loss(x, y, margin=margin, out=direct)
     return loss, checks.deliver(dx, direct, out)
 
 
@@ -62,13 +64,14 @@ def binary_cross_entropy_loss(x, y, *, out=None):
     y = checks.as_array("y", y)
     if y.dtype.kind in "biu":
         (x,) = checks.floats(x=x)
-        y = y.astype(x.dtype)
+        checks.same_memory(x=x, y=y)
+        y = device.copy(y, x.dtype)
     x, y = checks.floats(x=x, y=y)
     checks.shape("y", y, x.shape)
-    if y.size and not (y.min() >= 0 and y.max() <= 1):  # written so that NaN fails
+    if y.size and not device.is_device(y) and not (y.min() >= 0 and y.max() <= 1):  # written so that NaN fails
         raise ValueError(f"y: expected targets in [0, 1], got {y[~((y >= 0) & (y <= 1))][0]}")
     direct = checks.buffer(out, x.shape, x.dtype, (x, y))
-    loss, dx = floor("loss").binary_cross_entropy_loss(x, y, out=direct)
+    loss, dx = floor("loss", x).binary_cross_entropy_loss(x, y, out=direct)
     return loss, checks.deliver(dx, direct, out)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.layers import checks
+from fastcnn.layers import checks, device
 from fastcnn.layers.backend import floor
 
 
@@ -94,7 +94,7 @@ def batchnorm_backward(dout, cache, *, out=None):
     checks.shape("dout", dout, x.shape)
     arrays = dout, x, gamma, beta, mean, var
     direct = checks.buffer(out, x.shape, x.dtype, arrays, in_place=cache.training)
-    norm = floor("norm")
+    norm = floor("norm", x)
     backward = norm.batchnorm_backward if cache.training else norm.batchnorm_inference_backward
     dx, dgamma, dbeta = backward(*arrays, eps=cache.eps, relu=cache.relu, out=direct)
     return checks.deliver(dx, direct, out), dgamma, dbeta
@@ -168,7 +168,7 @@ def groupnorm_backward(dout, cache, *, out=None):
     checks.shape("dout", dout, x.shape)
     arrays = dout, x, gamma, mean, var
     direct = checks.buffer(out, x.shape, x.dtype, arrays, in_place=True)
-    dx, dgamma, dbeta = floor("norm").groupnorm_backward(*arrays, cache.groups, eps=cache.eps, out=direct)
+    dx, dgamma, dbeta = floor("norm", x).groupnorm_backward(*arrays, cache.groups, eps=cache.eps, out=direct)
     dx = checks.deliver(dx, direct, out)
     return dx, dgamma.reshape(cache.gamma.shape), dbeta.reshape(cache.beta_shape)
 
@@ -222,7 +222,7 @@ def normalise_batch(layout, x, gamma, beta, bn_param, keywords, relu, out, add=N
     momentum = checks.number("momentum", param.get("momentum", 0.9), 0, 1)
     (x,) = checks.floats(x=x)
     checks.rank("x", x, layout)
-    x_dtype, running = x.dtype, _running(param, x, training, bn_param is None)
+    running = _running(param, x, training, bn_param is None)
     given = {} if training else running
     x, add, *others = checks.floats(x=x, add=add, gamma=gamma, beta=beta, **given)
     checks.shape("add", add, x.shape)
@@ -231,7 +231,7 @@ def normalise_batch(layout, x, gamma, beta, bn_param, keywords, relu, out, add=N
     arrays = (x, *others) if add is None else (x, add, *others)
     direct = checks.buffer(out, x.shape, x.dtype, arrays, in_place=True)
     saved = checks.keep(out, x, *others)
-    norm = floor("norm")
+    norm = floor("norm", x)
     if add is None:
         forward, inference = norm.batchnorm_forward, norm.batchnorm_inference
     else:
@@ -242,9 +242,7 @@ def normalise_batch(layout, x, gamma, beta, bn_param, keywords, relu, out, add=N
         saved = *saved, mean, var
         if x.size:
             new = zip(running.items(), (mean, var), strict=True)
-            running = {
-                k: momentum * old + (1 - momentum) * sample.astype(x_dtype, copy=False) for (k, old), sample in new
-            }
+            running = {name: _moved(norm, old, sample, momentum) for (name, old), sample in new}
         _store(running, param, bn_param)
     else:
         result = inference(*arrays, eps=eps, relu=relu, out=direct)
@@ -265,13 +263,23 @@ def _running(param, x, training, keywords_only):
         if given is None:
             if keywords_only and not training:
                 raise ValueError(f"{name}: expected an array in test mode, got None")
-            running[name] = np.zeros(x.shape[1], x.dtype)
+            running[name] = device.zeros(x.shape[1], x)
             continue
         (running[name],) = checks.floats(**{name: given})
         checks.shape(name, running[name], x.shape[1:2])
-        if keywords_only and training and not (running[name] is given and given.flags.writeable):
+        if keywords_only and training and not _updatable(running[name], given):
             raise ValueError(f"{name}: expected a writable array of native byte order, to be updated in place")
     return running
+
+
+def _updatable(array, given):
+    """Whether `array`, what the checks made of `given`, is that array itself and may be written to."""
+    return device.is_device(given) or array is given and given.flags.writeable
+
+
+def _moved(norm, old, sample, momentum):
+    """The running statistic after a batch, of its own dtype."""
+    return norm.moving_average(old, sample if sample.dtype == old.dtype else device.copy(sample, old.dtype), momentum)
 
 
 def _store(running, param, bn_param):
@@ -281,7 +289,7 @@ def _store(running, param, bn_param):
         return
     for name, array in running.items():
         if param.get(name) is not None:
-            np.copyto(param[name], array, casting="same_kind")
+            device.assign(param[name], array)
 
 
 def _normalise_groups(layout, x, gamma, beta, groups, name, given, eps, out):
@@ -300,5 +308,5 @@ def _normalise_groups(layout, x, gamma, beta, groups, name, given, eps, out):
     arrays = x, gamma.reshape(C), beta.reshape(C)
     direct = checks.buffer(out, x.shape, x.dtype, arrays, in_place=True)
     saved_x, saved_gamma = checks.keep(out, x, gamma)
-    result, mean, var = floor("norm").groupnorm_forward(*arrays, groups, eps=eps, out=direct)
+    result, mean, var = floor("norm", x).groupnorm_forward(*arrays, groups, eps=eps, out=direct)
     return checks.deliver(result, direct, out), GroupNormCache(saved_x, saved_gamma, beta.shape, mean, var, groups, eps)

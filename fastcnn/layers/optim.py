@@ -9,9 +9,7 @@ config is untouched then.
 
 from math import inf, nextafter
 
-import numpy as np
-
-from fastcnn.layers import checks
+from fastcnn.layers import checks, device
 from fastcnn.layers.backend import floor
 
 
@@ -91,10 +89,10 @@ def _update(rule, w, dw, config, defaults, state=(), **options):
     arrays = dict(zip(arrays, checks.floats(**arrays), strict=True))
     w = arrays["w"]
     for name in state:
-        arrays.setdefault(name, np.zeros(w.shape, w.dtype))
+        arrays.setdefault(name, device.zeros(w.shape, w))
     for name, array in arrays.items():
         checks.shape(name, array, w.shape)
-    next_w, *new_state = getattr(floor("optim"), rule)(w, arrays["dw"], *(arrays[name] for name in state), **options)
+    next_w, *new_state = getattr(floor("optim", w), rule)(w, arrays["dw"], *(arrays[name] for name in state), **options)
     config = {} if config is None else config
     config.update(settings)
     config.update(zip(state, new_state, strict=True))

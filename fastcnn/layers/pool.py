@@ -36,7 +36,7 @@ def max_pool_forward(x, pool_param=None, *, pool_height=None, pool_width=None, s
     dims, windows = _geometry(x.shape, param)
     direct = checks.buffer(out, dims, x.dtype, (x,))
     cache = (*checks.keep(out, x), param)
-    return checks.deliver(floor("pool").max_pool_forward(x, *windows, out=direct), direct, out), cache
+    return checks.deliver(floor("pool", x).max_pool_forward(x, *windows, out=direct), direct, out), cache
 
 
 def max_pool_backward(dout, cache, *, out=None):
@@ -46,7 +46,7 @@ def max_pool_backward(dout, cache, *, out=None):
     dims, windows = _geometry(x.shape, param)
     checks.shape("dout", dout, dims)
     direct = checks.buffer(out, x.shape, x.dtype, (dout, x))
-    return checks.deliver(floor("pool").max_pool_backward(dout, x, *windows, out=direct), direct, out)
+    return checks.deliver(floor("pool", x).max_pool_backward(dout, x, *windows, out=direct), direct, out)
 
 
 def avg_pool_forward(x, pool_param=None, *, pool_height=None, pool_width=None, stride=None, pad=None, out=None):
@@ -59,7 +59,7 @@ def avg_pool_forward(x, pool_param=None, *, pool_height=None, pool_width=None, s
     checks.rank("x", x, "(N, C, H, W)")
     dims, windows = _geometry(x.shape, param)
     direct = checks.buffer(out, dims, x.dtype, (x,))
-    result = floor("pool").avg_pool_forward(x, *windows, out=direct)
+    result = floor("pool", x).avg_pool_forward(x, *windows, out=direct)
     return checks.deliver(result, direct, out), (x.shape, param)
 
 
@@ -70,7 +70,7 @@ def avg_pool_backward(dout, cache, *, out=None):
     dims, windows = _geometry(x_shape, param)
     checks.shape("dout", dout, dims)
     direct = checks.buffer(out, x_shape, dout.dtype, (dout,))
-    return checks.deliver(floor("pool").avg_pool_backward(dout, x_shape, *windows, out=direct), direct, out)
+    return checks.deliver(floor("pool", dout).avg_pool_backward(dout, x_shape, *windows, out=direct), direct, out)
 
 
 def global_avg_pool_forward(x, *, out=None):
@@ -79,7 +79,7 @@ def global_avg_pool_forward(x, *, out=None):
     checks.rank("x", x, "(N, C, H, W)")
     checks.window(x.shape[2:], (1, 1), (1, 1), (0, 0))
     direct = checks.buffer(out, x.shape[:2], x.dtype, (x,))
-    return checks.deliver(floor("pool").global_avg_pool_forward(x, out=direct), direct, out), x.shape
+    return checks.deliver(floor("pool", x).global_avg_pool_forward(x, out=direct), direct, out), x.shape
 
 
 def global_avg_pool_backward(dout, cache, *, out=None):
@@ -87,7 +87,7 @@ def global_avg_pool_backward(dout, cache, *, out=None):
     (dout,) = checks.floats(dout=dout)
     checks.shape("dout", dout, cache[:2])
     direct = checks.buffer(out, cache, dout.dtype, (dout,))
-    return checks.deliver(floor("pool").global_avg_pool_backward(dout, cache, out=direct), direct, out)
+    return checks.deliver(floor("pool", dout).global_avg_pool_backward(dout, cache, out=direct), direct, out)
 
 
 def _parameters(pool_param, **keywords):

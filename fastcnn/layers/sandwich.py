@@ -69,7 +69,7 @@ def batchnorm_add_relu_backward(dout, cache, *, out=None):
     arrays = checks.floats(dout=dout, **{name: getattr(cache, name) for name in names})
     dout, x = arrays[:2]
     checks.shape("dout", dout, x.shape)
-    direct, norm = checks.buffer(out, x.shape, x.dtype, arrays), floor("norm")
+    direct, norm = checks.buffer(out, x.shape, x.dtype, arrays), floor("norm", x)
     backward = norm.batchnorm_add_backward if cache.training else norm.batchnorm_add_inference_backward
     dx, *others = backward(*arrays, eps=cache.eps, relu=True, out=(direct, None))
     return checks.deliver(dx, direct, out), *others

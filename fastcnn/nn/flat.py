@@ -1,6 +1,6 @@
 """All parameters of a net in one flat buffer, so that an optimizer's step is one pass over memory."""
 
-import numpy as np
+from fastcnn.layers import device
 
 
 class FlatParameters:
@@ -22,12 +22,13 @@ class FlatParameters:
         dtypes = {parameter.data.dtype for _, parameter in named}
         if len(dtypes) != 1:
             raise ValueError(f"net: expected parameters of one dtype, got {sorted(map(str, dtypes)) or 'none'}")
-        self.data = np.concatenate([parameter.data.ravel() for _, parameter in named])
-        self.grad = np.zeros_like(self.data)
+        size = sum(parameter.data.size for _, parameter in named)
+        self.data, self.grad = device.empty(size, named[0][1].data), device.zeros(size, named[0][1].data)
         first, names = 0, []
         for name, parameter in named:
             last = first + parameter.data.size
             shape = parameter.data.shape
+            device.assign(self.data[first:last].reshape(shape), parameter.data)
             parameter.data = self.data[first:last].reshape(shape)
             parameter.grad = self.grad[first:last].reshape(shape)
             names.append((name, first, last))

@@ -7,7 +7,7 @@ import copy
 
 import numpy as np
 
-from fastcnn.layers import checks
+from fastcnn.layers import checks, device
 from fastcnn.layers.algorithm import preferred
 from fastcnn.layers.backend import floor
 from fastcnn.nn.layers import BatchNorm2d, Conv2d, Dropout, Linear, ReLU, Residual, Sequential
@@ -33,6 +33,8 @@ class Inference(Module):
         dtypes = {parameter.data.dtype for _, parameter in net.named_parameters()}
         self.dtype = dtypes.pop() if len(dtypes) == 1 else None
         self._net = Sequential(*_frozen(net)).eval()
+        if any(device.is_device(parameter.data) for _, parameter in net.named_parameters()):
+            self._net.to(device.to_device)
 
     def children(self):
         return {}
@@ -88,12 +90,13 @@ class _Weighted(Module):
     """A layer with a weight, whose axis `outputs` has an entry for each output channel, a bias, and perhaps a ReLU."""
 
     relu = False
+    statistics = ("weight", "bias")
 
     def __init__(self, layer):
-        self.weight = layer.weight.data.copy()
+        self.weight = device.to_host(layer.weight.data).copy()
         self.bias = np.zeros(self.weight.shape[self.outputs], self.weight.dtype)
         if layer.bias is not None:
-            self.bias[...] = layer.bias.data
+            device.assign(self.bias, layer.bias.data)
 
     def absorb(self, layer):
         """Take over what `layer` does with this one's output; returns whether that is possible."""
@@ -103,7 +106,7 @@ class _Weighted(Module):
         if type(layer) is not BatchNorm2d or self.relu or len(layer.weight.data) != len(self.bias):
             return False
         names = ("weight", "bias", "running_mean", "running_var")
-        gamma, beta, mean, var = (layer.state_dict()[name].astype(np.float64) for name in names)
+        gamma, beta, mean, var = (device.to_host(layer.state_dict()[name]).astype(np.float64) for name in names)
         scale, along = gamma / np.sqrt(var + layer.eps), [1] * self.weight.ndim
         along[self.outputs] = len(scale)
         self.weight[...] = self.weight * scale.reshape(along)
@@ -142,7 +145,7 @@ class _Conv2d(_Weighted):
         checks.shape("shortcut", add, shape)
         out = self._output(x, shape)
         options = {"relu": relu, "algo": preferred(), "add": add, "out": out}
-        return floor("conv").conv_forward(x, self.weight, self.bias, **self.geometry, **options)
+        return floor("conv", x).conv_forward(x, self.weight, self.bias, **self.geometry, **options)
 
 
 class _Linear(_Weighted):
@@ -158,7 +161,7 @@ class _Linear(_Weighted):
         checks.rank("x", x, "(N, D)")
         checks.shape("x", x, (len(x), self.weight.shape[0]))
         out = self._output(x, (len(x), self.weight.shape[1]))
-        return floor("linear").affine_forward(x, self.weight, self.bias, relu=self.relu, out=out)
+        return floor("linear", x).affine_forward(x, self.weight, self.bias, relu=self.relu, out=out)
 
 
 _FROZEN = {

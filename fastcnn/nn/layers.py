@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from fastcnn.common.philox import derive_key
-from fastcnn.layers import checks
+from fastcnn.layers import checks, device
 from fastcnn.layers.algorithm import preferred
 from fastcnn.layers.backend import floor
 from fastcnn.nn import initialisers
@@ -48,29 +48,29 @@ class Conv2d(Module):
         return filters, *checks.window(shape[1:], kernel, self.stride, self.padding, self.dilation)
 
     def forward(self, x):
-        return self._done(self._convolve(floor("conv").conv_forward, x))
+        return self._done(self._convolve("conv_forward", x))
 
     def forward_moments(self, x):
         """The output, and the mean and biased variance of each of its channels, gathered on the way."""
-        out, mean, var = self._convolve(floor("conv").conv_moments_forward, x)
+        out, mean, var = self._convolve("conv_moments_forward", x)
         return self._done(out), mean, var
 
-    def _convolve(self, convolution, x):
+    def _convolve(self, op, x):
         x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
         checks.shape("x", x, (len(x), self.weight.data.shape[1] * self.groups, *x.shape[2:]))
         bias = None if self.bias is None else self.bias.data
         out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
-        return convolution(x, self.weight.data, bias, **self._geometry(), out=out)
+        return getattr(floor("conv", x), op)(x, self.weight.data, bias, **self._geometry(), out=out)
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
-        conv, x, weight, geometry = floor("conv"), self._x, self.weight, self._geometry()
+        conv, x, weight, geometry = floor("conv", dout), self._x, self.weight, self._geometry()
         conv.conv_backward_filter(dout, x, weight.data.shape, **geometry, out=weight.grad)
         if self.bias is not None:
             conv.conv_backward_bias(dout, out=self.bias.grad)
         if need_dx:
-            dx = self.memory.take(x.shape, x.dtype)
+            dx = self.memory.take(x.shape, x)
             return conv.conv_backward_input(dout, weight.data, x.shape, **geometry, out=dx)
 
     def _geometry(self):
@@ -100,15 +100,16 @@ class Linear(Module):
         checks.shape("x", x, (len(x), self.weight.data.shape[0]))
         bias = None if self.bias is None else self.bias.data
         out = self._output(x, (len(x), self.weight.data.shape[1]))
-        return self._done(floor("linear").affine_forward(x, self.weight.data, bias, out=out))
+        return self._done(floor("linear", x).affine_forward(x, self.weight.data, bias, out=out))
 
     def backward(self, dout, need_dx=True):
-        dout, linear = self._output_gradient(dout), floor("linear")
+        dout = self._output_gradient(dout)
+        linear = floor("linear", dout)
         linear.affine_backward_weight(dout, self._x, out=self.weight.grad)
         if self.bias is not None:
             linear.affine_backward_bias(dout, out=self.bias.grad)
         if need_dx:
-            dx = self.memory.take(self._x.shape, self._x.dtype)
+            dx = self.memory.take(self._x.shape, self._x)
             return linear.affine_backward_input(dout, self.weight.data, out=dx)
 
 
@@ -147,7 +148,7 @@ class BatchNorm2d(Module):
         checks.at_least_2d("x", x)
         checks.shape("x", x, (len(x), len(self.weight.data), *x.shape[2:]))
         checks.shape("shortcut", add, x.shape)
-        self._in_training, norm, more = self.training, floor("norm"), "" if add is None else "_add"
+        self._in_training, norm, more = self.training, floor("norm", x), "" if add is None else "_add"
         arrays = (x, *(() if add is None else (add,)), self.weight.data, self.bias.data)
         given = moments if self.training else (self.running_mean, self.running_var)
         if given is None:
@@ -158,26 +159,33 @@ class BatchNorm2d(Module):
         self._moments = given
         if self.training and x.size:
             for running, batch in zip((self.running_mean, self.running_var), given, strict=True):
-                # In one assignment: an interrupt must not leave it half done.
-                running[...] = self.momentum * running + (1 - self.momentum) * batch
+                norm.moving_average(running, batch, self.momentum, running)
         return self._done(out)
 
     def backward(self, dout, need_dx=True):
-        dout, norm = self._output_gradient(dout), floor("norm")
+        dout = self._output_gradient(dout)
+        norm = floor("norm", dout)
         function = norm.batchnorm_backward if self._in_training else norm.batchnorm_inference_backward
         arrays, out = (dout, self._x, self.weight.data, self.bias.data, *self._moments), self.memory.over(dout)
-        dx, self.weight.grad[...], self.bias.grad[...] = function(*arrays, self.eps, self.relu, out)
+        dx, *gradients = function(*arrays, self.eps, self.relu, out)
+        self._keep(gradients)
         return dx if need_dx else None
 
     def backward_residual(self, dout, need_dx=True):
         if self.relu:
             return super().backward_residual(dout, need_dx)
-        dout, norm = self._output_gradient(dout), floor("norm")
+        dout = self._output_gradient(dout)
+        norm = floor("norm", dout)
         function = norm.batchnorm_add_backward if self._in_training else norm.batchnorm_add_inference_backward
         arrays = dout, self._x, self._out, self.weight.data, *self._moments
-        out = self.memory.take(dout.shape, dout.dtype), self.memory.over(dout)
-        dx, dadd, self.weight.grad[...], self.bias.grad[...] = function(*arrays, self.eps, True, out)
+        out = self.memory.take(dout.shape, dout), self.memory.over(dout)
+        dx, dadd, *gradients = function(*arrays, self.eps, True, out)
+        self._keep(gradients)
         return dx if need_dx else None, dadd
+
+    def _keep(self, gradients):
+        for parameter, gradient in zip((self.weight, self.bias), gradients, strict=True):
+            device.assign(parameter.grad, gradient)
 
 
 class ReLU(Module):
@@ -185,12 +193,12 @@ class ReLU(Module):
 
     def forward(self, x):
         x = self._input(x)
-        return self._done(floor("activation").relu_forward(x, out=self._output(x)))
+        return self._done(floor("activation", x).relu_forward(x, out=self._output(x)))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         if need_dx:
-            return floor("activation").relu_backward(dout, self._x, out=self.memory.over(dout))
+            return floor("activation", dout).relu_backward(dout, self._x, out=self.memory.over(dout))
 
 
 class MaxPool2d(Module):
@@ -206,13 +214,13 @@ class MaxPool2d(Module):
         x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
         out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
-        return self._done(floor("pool").max_pool_forward(x, self.size, self.stride, self.padding, out))
+        return self._done(floor("pool", x).max_pool_forward(x, self.size, self.stride, self.padding, out))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         if need_dx:
-            out = self.memory.take(self._x.shape, self._x.dtype)
-            return floor("pool").max_pool_backward(dout, self._x, self.size, self.stride, self.padding, out)
+            out = self.memory.take(self._x.shape, self._x)
+            return floor("pool", dout).max_pool_backward(dout, self._x, self.size, self.stride, self.padding, out)
 
 
 class AvgPool2d(Module):
@@ -228,13 +236,13 @@ class AvgPool2d(Module):
         x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
         out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
-        return self._done(floor("pool").avg_pool_forward(x, self.size, self.stride, self.padding, out))
+        return self._done(floor("pool", x).avg_pool_forward(x, self.size, self.stride, self.padding, out))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         if need_dx:
-            out = self.memory.take(self._x.shape, self._x.dtype)
-            return floor("pool").avg_pool_backward(dout, self._x.shape, self.size, self.stride, self.padding, out)
+            out = self.memory.take(self._x.shape, self._x)
+            return floor("pool", dout).avg_pool_backward(dout, self._x.shape, self.size, self.stride, self.padding, out)
 
 
 class GlobalAvgPool2d(Module):
@@ -247,13 +255,13 @@ class GlobalAvgPool2d(Module):
         x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
         checks.window(x.shape[2:], (1, 1), (1, 1), (0, 0))
-        return self._done(floor("pool").global_avg_pool_forward(x, self._output(x, x.shape[:2])))
+        return self._done(floor("pool", x).global_avg_pool_forward(x, self._output(x, x.shape[:2])))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         if need_dx:
-            out = self.memory.take(self._x.shape, self._x.dtype)
-            return floor("pool").global_avg_pool_backward(dout, self._x.shape, out)
+            out = self.memory.take(self._x.shape, self._x)
+            return floor("pool", dout).global_avg_pool_backward(dout, self._x.shape, out)
 
 
 class Dropout(Module):
@@ -279,13 +287,13 @@ class Dropout(Module):
             return self._done(x)
         self.step += 1
         self._step_key = derive_key(self.key, self.step)
-        return self._done(floor("dropout").dropout_forward(x, self.keep, self._step_key, self._output(x)))
+        return self._done(floor("dropout", x).dropout_forward(x, self.keep, self._step_key, self._output(x)))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         if not self._active or not need_dx:
             return dout if need_dx else None
-        return floor("dropout").dropout_backward(dout, self.keep, self._step_key, self.memory.over(dout))
+        return floor("dropout", dout).dropout_backward(dout, self.keep, self._step_key, self.memory.over(dout))
 
 
 class Flatten(Module):
@@ -297,11 +305,11 @@ class Flatten(Module):
     def forward(self, x):
         x = self._input(x)
         checks.at_least_2d("x", x)
-        return self._done(x.reshape(len(x), *self.output_shape(x.shape[1:])))
+        return self._done(device.reshape(x, (len(x), *self.output_shape(x.shape[1:]))))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
-        return dout.reshape(self._x.shape) if need_dx else None
+        return device.reshape(dout, self._x.shape) if need_dx else None
 
 
 class Sequential(Module):
@@ -396,7 +404,7 @@ class Residual(Module):
             if self.shortcut:
                 dadd = self.shortcut.backward(dadd, need_dx)
             if need_dx:
-                return floor("activation").add_forward(dx, dadd, out=self.memory.over(dx))
+                return floor("activation", dx).add_forward(dx, dadd, out=self.memory.over(dx))
 
 
 def _pooling_window(kernel_size, stride, padding):

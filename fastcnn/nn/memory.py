@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from fastcnn.layers import device
+
 ALIGNMENT = 64  # bytes: a cache line, and the widest vectors
 
 
@@ -45,9 +47,14 @@ class Memory:
     def __reduce__(self):
         return Memory, ()  # a copy of a net has memory of its own
 
-    def take(self, shape, dtype):
-        """An uninitialised C-contiguous array, in memory that was free or, if none suffices, in place of such."""
-        dtype = np.dtype(dtype)
+    def take(self, shape, like):
+        """An uninitialised C-contiguous array of another's dtype, in memory that was free or in place of such.
+
+        Beside an array on a GPU it is the CUDA floor's memory, which is lent in the same way.
+        """
+        if device.is_device(like):
+            return device.empty(shape, like)
+        dtype = like.dtype
         size = math.prod(shape) * dtype.itemsize
         self.expect(size)
         chunk = self.free.pop() if self.free else None
@@ -78,7 +85,7 @@ class Memory:
         while isinstance(base, np.ndarray):
             base = base.base
         own = self._passing and array.flags.carray and isinstance(base, _Lease) and base.memory is self
-        return array if own else self.take(array.shape, array.dtype)
+        return array if own else self.take(array.shape, array)
 
 
 def shared(array):

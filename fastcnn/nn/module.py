@@ -1,10 +1,9 @@
 """What every stateful layer is: parameters with gradients, statistics, buffers that outlive a step, and two passes."""
 
+import copy
 import math
 
-import numpy as np
-
-from fastcnn.layers import checks
+from fastcnn.layers import checks, device
 from fastcnn.layers.backend import floor
 from fastcnn.nn.memory import Memory, aligned, shared
 
@@ -27,7 +26,12 @@ class Parameter:
 
     def __init__(self, data):
         (self.data,) = checks.floats(data=data)
-        self.grad = np.zeros(self.data.shape, self.data.dtype)
+        self.grad = device.zeros(self.data.shape, self.data)
+
+    def __deepcopy__(self, memo):
+        twin = Parameter(device.copy(self.data))
+        device.assign(twin.grad, self.grad)
+        return twin
 
 
 class Module:
@@ -64,13 +68,13 @@ class Module:
         """max(forward(x) + add, 0), the end of a residual block whose main branch this is."""
         branch = self.forward(x)
         checks.shape("shortcut", add, branch.shape)
-        out = self._buffer("sum", branch.shape, branch.dtype) if self.gradients else self.memory.over(branch)
-        return self._done(floor("activation").add_forward(branch, add, relu=True, out=out))
+        out = self._buffer("sum", branch.shape, branch) if self.gradients else self.memory.over(branch)
+        return self._done(floor("activation", branch).add_forward(branch, add, relu=True, out=out))
 
     def backward_residual(self, dout, need_dx=True):
         """The gradients of x (None without `need_dx`) and `add` of `forward_residual`."""
         dout = self._output_gradient(dout)
-        dadd = floor("activation").relu_backward(dout, self._out, out=self.memory.over(dout))
+        dadd = floor("activation", dout).relu_backward(dout, self._out, out=self.memory.over(dout))
         return self.backward(shared(dadd), need_dx), dadd
 
     def output_shape(self, shape):
@@ -117,6 +121,23 @@ class Module:
 
         return Inference(self)
 
+    def to(self, move):
+        """Move parameters, gradients and statistics to other memory; returns the net.
+
+        Parameters
+        ----------
+        move : function of an array, `fastcnn.to_device` or `fastcnn.to_host`
+            If it fails for one array, all stay where they are.
+        """
+        moved = []
+        for module in self.modules():
+            parameters = [value for value in vars(module).values() if isinstance(value, Parameter)]
+            moved += [(owner, name, move(getattr(owner, name))) for owner in parameters for name in ("data", "grad")]
+            moved += [(module, name, move(getattr(module, name))) for name in module.statistics]
+        for owner, name, array in moved:
+            setattr(owner, name, array)
+        return self
+
     def state_dict(self, prefix=""):
         """All parameters and statistics by name; the arrays themselves, not copies."""
         state = {prefix + name: value.data for name, value in vars(self).items() if isinstance(value, Parameter)}
@@ -143,7 +164,7 @@ class Module:
             if given[name].dtype.kind not in "fiu":
                 raise ValueError(f"state[{name!r}]: expected numbers, got {given[name].dtype}")
         for name, array in own.items():
-            array[...] = given[name]
+            device.assign(array, given[name])
 
     @property
     def memory(self):
@@ -154,6 +175,12 @@ class Module:
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name not in _WORK}
+
+    def __deepcopy__(self, memo):
+        twin = memo[id(self)] = type(self).__new__(type(self))
+        for name, value in self.__getstate__().items():
+            setattr(twin, name, device.copy(value) if device.is_device(value) else copy.deepcopy(value, memo))
+        return twin
 
     def _input(self, x):
         """x as the floors need it, a plain array of the parameters' dtype; begins a forward pass."""
@@ -168,10 +195,10 @@ class Module:
     def _output(self, x, shape=None):
         """The array that the output for x goes to; `shape`: of outputs for which x itself is not to be used."""
         if self.gradients:
-            out = self._buffer("out", x.shape if shape is None else shape, x.dtype)
+            out = self._buffer("out", x.shape if shape is None else shape, x)
             self.memory.expect(out.nbytes)  # the size of its gradient
             return out
-        return self.memory.over(x) if shape is None else self.memory.take(shape, x.dtype)
+        return self.memory.over(x) if shape is None else self.memory.take(shape, x)
 
     def _done(self, out):
         """`out`, the output; ends a forward pass."""
@@ -189,13 +216,18 @@ class Module:
             raise TypeError(f"dout: expected {self._out.dtype}, as the layer's output, got {dout.dtype}")
         return dout
 
-    def _buffer(self, name, shape, dtype):
-        """An array of this shape that belongs to the layer; the memory is that of the last call where it suffices."""
+    def _buffer(self, name, shape, like):
+        """An array of this shape, of another's dtype and in its memory, that belongs to the layer.
+
+        On the host the memory is that of the last call, where it suffices; the CUDA floor sees to that by itself.
+        """
+        if device.is_device(like):
+            return device.empty(shape, like)
         buffers = self.__dict__.setdefault("_buffers", {})
-        size = math.prod(shape) * np.dtype(dtype).itemsize
+        size = math.prod(shape) * like.dtype.itemsize
         memory = buffers.get(name)
         if memory is None or memory.size < size:
             memory = None
             buffers[name] = None  # before there is another
             memory = buffers[name] = aligned(size)
-        return memory[:size].view(dtype).reshape(shape)
+        return memory[:size].view(like.dtype).reshape(shape)

@@ -7,7 +7,7 @@ l1 sign w), and `clip_norm`: gradients of a larger Euclidean norm are scaled dow
 
 import numpy as np
 
-from fastcnn.layers import checks
+from fastcnn.layers import checks, device
 from fastcnn.layers.backend import floor
 
 
@@ -21,7 +21,7 @@ class Optimizer:
         self.weight_decay, self.l1 = checks.number("weight_decay", weight_decay, 0), checks.number("l1", l1, 0)
         self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0)
         self.steps = 0
-        self.state = {name: np.zeros_like(parameters.data) for name in self._state}
+        self.state = {name: device.zeros(parameters.data.shape, parameters.data) for name in self._state}
 
     def step(self):
         """Update the parameters in place from their gradients."""
@@ -32,7 +32,7 @@ class Optimizer:
     def _grad_scale(self, grad):
         if self.clip_norm is None:
             return 1.0
-        return floor("optim").clip_scale(grad, self.clip_norm)
+        return floor("optim", grad).clip_scale(grad, self.clip_norm)
 
     def _update(self, w, dw, *state, **common):
         raise NotImplementedError
@@ -50,7 +50,7 @@ class Optimizer:
                 raise ValueError(f"state[{name!r}]: expected shape {array.shape}, got {np.shape(state[name])}")
         self.steps = int(state["steps"])
         for name, array in self.state.items():
-            array[...] = state[name]
+            device.assign(array, state[name])
 
 
 class SGD(Optimizer):
@@ -66,10 +66,10 @@ class SGD(Optimizer):
 
     def _update(self, w, dw, *state, **common):
         if not state:
-            floor("optim").sgd_update(w, dw, self.lr, self.weight_decay, **common)
+            floor("optim", w).sgd_update(w, dw, self.lr, self.weight_decay, **common)
         else:
             rules = dict(rho=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay)
-            floor("optim").momentum_update(w, dw, *state, self.lr, **rules, **common)
+            floor("optim", w).momentum_update(w, dw, *state, self.lr, **rules, **common)
 
 
 class Adagrad(Optimizer):
@@ -83,7 +83,7 @@ class Adagrad(Optimizer):
 
     def _update(self, w, dw, g2, **common):
         rules = dict(eps=self.eps, eps_inside=self.eps_inside, weight_decay=self.weight_decay)
-        floor("optim").adagrad_update(w, dw, g2, self.lr, **rules, **common)
+        floor("optim", w).adagrad_update(w, dw, g2, self.lr, **rules, **common)
 
 
 class RMSProp(Optimizer):
@@ -98,7 +98,7 @@ class RMSProp(Optimizer):
 
     def _update(self, w, dw, g2, **common):
         rules = dict(decay=self.decay, eps=self.eps, eps_inside=self.eps_inside, weight_decay=self.weight_decay)
-        floor("optim").rmsprop_update(w, dw, g2, self.lr, **rules, **common)
+        floor("optim", w).rmsprop_update(w, dw, g2, self.lr, **rules, **common)
 
 
 class Adam(Optimizer):
@@ -117,7 +117,7 @@ class Adam(Optimizer):
     def _update(self, w, dw, m, v, **common):
         rules = dict(beta1=self.beta1, beta2=self.beta2, eps=self.eps, eps_inside=self.eps_inside)
         decay = dict(weight_decay=self.weight_decay, decoupled=self._decoupled)
-        floor("optim").adam_update(w, dw, m, v, self.steps, self.lr, **rules, **decay, **common)
+        floor("optim", w).adam_update(w, dw, m, v, self.steps, self.lr, **rules, **decay, **common)
 
 
 class AdamW(Adam):

@@ -72,6 +72,11 @@ def batchnorm_add_inference_backward(dout, x, y, gamma, mean, var, eps=1e-5, rel
     return _through_sum(batchnorm_inference_backward, dout, x, y, gamma, mean, var, eps, relu, out)
 
 
+def moving_average(old, new, momentum, out=None):
+    """momentum old + (1 - momentum) new, the running statistics of batch normalisation."""
+    return deliver(momentum * old + (1 - momentum) * new, out, old.dtype)
+
+
 def groupnorm_forward(x, gamma, beta, groups, eps=1e-5, out=None):
     """out = gamma xhat + beta, xhat = (x - mean) / sqrt(var + eps) over each image's groups of C/groups channels.
 

@@ -54,19 +54,19 @@ def _catalogue_op(a, p, contestant):
 
 @_OWN
 def _conv_forward(a, p, contestant):
-    conv, x, w, out = floor("conv"), a["x"], a["w"], _buffer(a["dout"])
+    conv, x, w, out = floor("conv", a["x"]), a["x"], a["w"], _buffer(a["dout"])
     return lambda: conv.conv_forward(x, w, None, p["stride"], p["pad"], out=out)
 
 
 @_OWN
 def _conv_backward_input(a, p, contestant):
-    conv, w, dout, out = floor("conv"), a["w"], a["dout"], _buffer(a["x"])
+    conv, w, dout, out = floor("conv", a["w"]), a["w"], a["dout"], _buffer(a["x"])
     return lambda: conv.conv_backward_input(dout, w, p["x"], p["stride"], p["pad"], out=out)
 
 
 @_OWN
 def _conv_backward_filter(a, p, contestant):
-    conv, x, dout, out = floor("conv"), a["x"], a["dout"], _buffer(a["w"])
+    conv, x, dout, out = floor("conv", a["x"]), a["x"], a["dout"], _buffer(a["w"])
     return lambda: conv.conv_backward_filter(dout, x, p["w"], p["stride"], p["pad"], out=out)
 
 
@@ -139,7 +139,7 @@ def _batchnorm_relu_training(a, p, contestant):
 
 @_OWN
 def _groupnorm_training(a, p, contestant):
-    norm, out, dx = floor("norm"), _buffer(a["x"]), _buffer(a["x"])
+    norm, out, dx = floor("norm", a["x"]), _buffer(a["x"]), _buffer(a["x"])
 
     def run():
         y, mean, var = norm.groupnorm_forward(a["x"], a["gamma"], a["beta"], p["groups"], p["eps"], out=out)
@@ -150,7 +150,7 @@ def _groupnorm_training(a, p, contestant):
 
 @_OWN
 def _activation_training(a, p, contestant):
-    functions = floor("activation")
+    functions = floor("activation", a["x"])
     forward, backward = (getattr(functions, f"{p['name']}_{way}") for way in ("forward", "backward"))
     out, dx, takes_output = _buffer(a["x"]), _buffer(a["x"]), _SAVED.get(p["name"]) == "y"
 
@@ -163,7 +163,7 @@ def _activation_training(a, p, contestant):
 
 @_OWN
 def _add_relu_training(a, p, contestant):
-    functions, out, dx = floor("activation"), _buffer(a["x"]), _buffer(a["x"])
+    functions, out, dx = floor("activation", a["x"]), _buffer(a["x"]), _buffer(a["x"])
 
     def run():
         y = functions.add_forward(a["x"], a["other"], relu=True, out=out)
@@ -205,13 +205,13 @@ def _optimizer_step(a, p, contestant):
 
 @_OWN
 def _affine_forward(a, p, contestant):
-    linear, out = floor("linear"), np.empty((p["n"], p["m"]), np.float32)
+    linear, out = floor("linear", a["x"]), np.empty((p["n"], p["m"]), np.float32)
     return lambda: linear.affine_forward(a["x"], a["w"], a["b"], out=out)
 
 
 @_OWN
 def _affine_training(a, p, contestant):
-    linear, dx, dw = floor("linear"), _buffer(a["x"]), _buffer(a["w"])
+    linear, dx, dw = floor("linear", a["x"]), _buffer(a["x"]), _buffer(a["w"])
     forward = _affine_forward(a, p, contestant)
 
     def run():

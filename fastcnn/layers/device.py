@@ -1,0 +1,94 @@
+"""What the layers know about arrays on a GPU: that they are such, and how the CUDA floor is asked about them.
+
+Nothing of CUDA is loaded before such an array is met.
+"""
+
+from importlib import import_module
+
+import numpy as np
+
+_HOST = (np.ndarray, np.generic, list, tuple, int, float, type(None))
+_CUDA, _CUDA_MANAGED = 2, 13  # of DLPack's device types
+
+
+def is_device(array):
+    """Whether an array lies in the memory of an NVIDIA GPU: one of numba's, CuPy's, PyTorch's, ..."""
+    if isinstance(array, _HOST):
+        return False
+    own = getattr(array, "__cuda_ndarray__", False)
+    return own or _has_interface(array) or _dlpack_device(array) in (_CUDA, _CUDA_MANAGED)
+
+
+def arrays():
+    """`fastcnn.cuda.arrays`."""
+    return import_module("fastcnn.cuda.arrays")
+
+
+def to_device(value):
+    """An array, or a net, on the current GPU.
+
+    Parameters
+    ----------
+    value : array, or nn.Module
+        Of an array the copy is returned (an array on the GPU already, itself). A net is moved: its parameters,
+        gradients and statistics lie on the GPU from here on, and so do the optimizers made of it afterwards.
+
+    Raises
+    ------
+    CudaUnavailableError
+        If there is nothing to run on: no numba-cuda, no driver, no GPU, or one that is too old.
+    CudaOutOfMemoryError
+        If it does not fit; a net is then as it was.
+    """
+    return value.to(arrays().to_device) if hasattr(value, "named_parameters") else arrays().to_device(value)
+
+
+def to_host(value):
+    """An array, or a net, in the memory of the host; the opposite of `to_device`. Waits for what computes it."""
+    if hasattr(value, "named_parameters"):
+        return value.to(to_host)
+    return arrays().to_host(value) if is_device(value) else value
+
+
+def empty(shape, like):
+    """An uninitialised array of this shape, of the dtype of another and in its memory, the GPU's or the host's."""
+    return arrays().empty(shape, like.dtype) if is_device(like) else np.empty(shape, like.dtype)
+
+
+def zeros(shape, like):
+    """An array of zeros of this shape, of the dtype of another and in its memory."""
+    return arrays().filled(shape, 0, like.dtype) if is_device(like) else np.zeros(shape, like.dtype)
+
+
+def copy(array, dtype=None):
+    """A C-contiguous copy in the same memory, of another dtype if wanted."""
+    return arrays().copy(array, dtype) if is_device(array) else np.array(array, dtype, order="C")
+
+
+def reshape(array, shape):
+    """`array.reshape`, which numba has for contiguous arrays alone."""
+    return arrays().contiguous(array).reshape(shape) if is_device(array) else array.reshape(shape)
+
+
+def assign(target, source):
+    """target[...] = source, wherever the two lie; as one step, that an interrupt does not leave half done."""
+    if not is_device(target):
+        target[...] = to_host(source)
+    elif is_device(source):
+        arrays().copy(source, out=target)
+    else:
+        arrays().copy(to_device(np.broadcast_to(source, target.shape).astype(target.dtype)), out=target)
+
+
+def _has_interface(array):
+    try:
+        return hasattr(array, "__cuda_array_interface__")
+    except RuntimeError as error:  # PyTorch, of a tensor that requires a gradient
+        raise TypeError(f"expected an array, got {type(array).__name__}: {error}") from error
+
+
+def _dlpack_device(array):
+    try:
+        return array.__dlpack_device__()[0]
+    except (AttributeError, TypeError, RuntimeError, BufferError):
+        return None
