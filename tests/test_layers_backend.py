@@ -7,7 +7,6 @@ import pytest
 
 from fastcnn.layers.backend import DEFAULT, backend, floor, get_backend, set_backend
 
-
 HOST = np.ones(3)
 
 

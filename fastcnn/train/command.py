@@ -29,6 +29,8 @@ def train(arguments):
     preprocess = data.Standardize.fit(dataset.x_train)
     classes = len(dataset.class_names)
     net = nn.small_cnn(dataset.x_train.shape[1:], classes, arguments.width, arguments.drop, arguments.seed, dtype)
+    if arguments.backend == "cuda":
+        fastcnn.to_device(net)
     parameters = nn.FlatParameters(net)
     optimizer = optim.SGD(
         parameters, arguments.lr, arguments.momentum, nesterov=True, weight_decay=arguments.weight_decay
@@ -88,6 +90,8 @@ def _config(arguments, dataset, parameters):
 
 
 def _note_compilation(backend):
+    if backend == "cuda":
+        print("the first steps compile the kernels for this GPU", flush=True)
     if backend != "cpu":
         return
     from fastcnn.cpu.cache import cache_folder

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from fastcnn import layers
+from fastcnn.layers import device
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Trainer:
     dtype : float32 or float64, of the images that the net sees
     """
 
+    AHEAD = 32  # steps whose losses a GPU may still be computing before they are waited for
+
     def __init__(self, net, optimizer, batches, preprocess, schedule, epochs, dtype=np.float32):
         self.net, self.optimizer, self.batches, self.preprocess = net, optimizer, batches, preprocess
         self.schedule, self.epochs, self.dtype = schedule, epochs, dtype
@@ -62,29 +65,41 @@ class Trainer:
         FloatingPointError
             When the loss is no longer finite; the message says where, and what usually helps.
         """
-        start, images, loss_sum, correct = time.perf_counter(), 0, 0.0, 0
-        steps = len(self.batches)
+        start, sums, steps = time.perf_counter(), _Sums(), len(self.batches)
+        place, under_way = placement(self.net), []
+        ahead = 1 if place is None else self.AHEAD
         self.net.train()
         for step, (x, y) in enumerate(self.batches.epoch(self.epoch)):
             progress = (self.epoch + step / steps) / self.epochs
             self.optimizer.lr = self.base_lr * self.schedule(progress)
-            scores = self.net.forward(self.preprocess.apply(x, self.dtype))
-            loss, dscores = layers.softmax_loss(scores, y)
-            self._check_finite(loss, f"in epoch {self.epoch + 1}, step {step + 1}")
+            scores, loss, dscores = _forward(self.net, self.preprocess.apply(x, self.dtype), y, place)
+            under_way.append((step, scores, loss, y))
+            if len(under_way) == ahead:
+                self._check_losses(under_way)
             self.net.backward(dscores, need_dx=False)
             self.optimizer.step()
-            images += len(x)
-            loss_sum += loss * len(x)
-            correct += int(np.count_nonzero(scores.argmax(axis=1) == y))
-            on_step(loss_sum / images, correct / images, images)
+            if len(under_way) == ahead or step + 1 == steps:
+                self._account(under_way, sums, on_step)
         seconds = time.perf_counter() - start
         self.epoch += 1
         loss = accuracy = None
         if evaluation:
             loss, accuracy = evaluate(self.net, *evaluation, self.preprocess, self.dtype)
             self._check_finite(loss, f"after epoch {self.epoch}")
-        averages = (loss_sum / images, correct / images, loss, accuracy)
-        return EpochMetrics(self.epoch, steps, self.optimizer.lr, *averages, seconds, images / seconds)
+        averages = (*sums.averages(), loss, accuracy)
+        return EpochMetrics(self.epoch, steps, self.optimizer.lr, *averages, seconds, sums.images / seconds)
+
+    def _account(self, under_way, sums, on_step):
+        """Read what steps gave, and empty their list."""
+        self._check_losses(under_way)
+        for _, scores, loss, y in under_way:
+            sums.add(scores, loss, y)
+            on_step(*sums.averages(), sums.images)
+        under_way.clear()
+
+    def _check_losses(self, under_way):
+        for step, _, loss, _ in under_way:
+            self._check_finite(float(loss), f"in epoch {self.epoch + 1}, step {step + 1}")
 
     def _check_finite(self, loss, where):
         if not math.isfinite(loss):
@@ -97,10 +112,38 @@ class Trainer:
 def evaluate(net, x, y, preprocess, dtype=np.float32, batch_size=256):
     """Mean cross-entropy and accuracy of a net in test mode on images x and labels y."""
     net.eval()
-    loss_sum, correct = 0.0, 0
+    sums, place = _Sums(), placement(net)
     for first in range(0, len(x), batch_size):
         labels = y[first : first + batch_size]
-        scores = net.forward(preprocess.apply(x[first : first + batch_size], dtype))
-        loss_sum += layers.softmax_loss(scores, labels)[0] * len(labels)
-        correct += int(np.count_nonzero(scores.argmax(axis=1) == labels))
-    return loss_sum / len(x), correct / len(x)
+        scores, loss, _ = _forward(net, preprocess.apply(x[first : first + batch_size], dtype), labels, place)
+        sums.add(scores, loss, labels)
+    return sums.averages()
+
+
+def placement(net):
+    """What brings an array to where the net's parameters lie: `fastcnn.to_device`, or None for the host."""
+    on_device = any(device.is_device(parameter.data) for _, parameter in net.named_parameters())
+    return device.to_device if on_device else None
+
+
+def _forward(net, x, y, place):
+    """Scores, loss and the gradient of the scores."""
+    if place is not None:
+        x, y = place(x), place(y)
+    scores = net.forward(x)
+    return scores, *layers.softmax_loss(scores, y)
+
+
+class _Sums:
+    """Loss and correct answers over several batches."""
+
+    def __init__(self):
+        self.images, self.loss, self.correct = 0, 0.0, 0
+
+    def add(self, scores, loss, y):
+        self.images += len(y)
+        self.loss += float(loss) * len(y)
+        self.correct += int(np.count_nonzero(device.to_host(scores).argmax(axis=1) == y))
+
+    def averages(self):
+        return self.loss / self.images, self.correct / self.images

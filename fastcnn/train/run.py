@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+from fastcnn.layers import device
 from fastcnn.train.extras import need
 
 
@@ -38,7 +39,8 @@ class RunFolder:
 
     def save_weights(self, net, preprocess):
         """Store the net's parameters and statistics, and the preprocessing that belongs to them."""
-        tensors = {**net.state_dict(), **{f"preprocess.{k}": v for k, v in preprocess.state().items()}}
+        weights = {name: device.to_host(array) for name, array in net.state_dict().items()}
+        tensors = {**weights, **{f"preprocess.{k}": v for k, v in preprocess.state().items()}}
         self._replace("weights.safetensors", need("safetensors.numpy").save(tensors))
 
     def draw_curves(self, evaluated_on):
