@@ -1,6 +1,5 @@
 """What every stateful layer is: parameters with gradients, statistics, buffers that outlive a step, and two passes."""
 
-import copy
 import math
 
 from fastcnn.layers import checks, device
@@ -9,6 +8,23 @@ from fastcnn.nn.memory import Memory, aligned, shared
 
 # What a pass leaves in a layer; a copy of the layer starts without.
 _WORK = frozenset({"_x", "_out", "_moments", "_buffers", "_memory"})
+
+
+class _Carried:
+    """An array of a GPU in the state of an object that is copied or pickled: on the host, and where it belongs."""
+
+    def __init__(self, array):
+        self.array = device.to_host(array)
+
+    @classmethod
+    def over(cls, value):
+        """A value that can be copied or pickled."""
+        return cls(value) if device.is_device(value) else value
+
+    @classmethod
+    def back(cls, value):
+        """What `over` was given."""
+        return device.to_device(value.array) if isinstance(value, cls) else value
 
 
 class Parameter:
@@ -28,10 +44,11 @@ class Parameter:
         (self.data,) = checks.floats(data=data)
         self.grad = device.zeros(self.data.shape, self.data)
 
-    def __deepcopy__(self, memo):
-        twin = Parameter(device.copy(self.data))
-        device.assign(twin.grad, self.grad)
-        return twin
+    def __getstate__(self):
+        return tuple(map(_Carried.over, (self.data, self.grad)))
+
+    def __setstate__(self, state):
+        self.data, self.grad = map(_Carried.back, state)
 
 
 class Module:
@@ -174,13 +191,10 @@ class Module:
         return self._memory
 
     def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name not in _WORK}
+        return {name: _Carried.over(value) for name, value in vars(self).items() if name not in _WORK}
 
-    def __deepcopy__(self, memo):
-        twin = memo[id(self)] = type(self).__new__(type(self))
-        for name, value in self.__getstate__().items():
-            setattr(twin, name, device.copy(value) if device.is_device(value) else copy.deepcopy(value, memo))
-        return twin
+    def __setstate__(self, state):
+        vars(self).update({name: _Carried.back(value) for name, value in state.items()})
 
     def _input(self, x):
         """x as the floors need it, a plain array of the parameters' dtype; begins a forward pass."""
