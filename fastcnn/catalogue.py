@@ -172,13 +172,14 @@ def _layers(network, batch):
 
 def _tiled_cases(algo):
     """Images, channels and filters on either side of the blocks of one of Winograd's algorithms."""
-    m, taps = WINOGRAD[algo]
+    m, taps, stride = WINOGRAD[algo]
     most, kernel = taps - 1, (taps, taps)
+    tall, wide = stride * 7 * m + taps, stride * 8 * m + most
     return [
-        _conv_case((1, 1, 1, 1), (1, 1, *kernel), pad=taps // 2),
-        _conv_case((3, 17, 7 * m + taps, 8 * m + most), (9, 17, *kernel), add=True, relu=True),
-        _conv_case((2, 33, 2 * m + 1, 9 * m - 1), (65, 33, *kernel), pad=(most, 0), bias=False),
-        _conv_case((49, 2, m, m), (15, 2, *kernel), pad=(taps // 2, most)),
+        _conv_case((1, 1, 1, 1), (1, 1, *kernel), stride, pad=taps // 2),
+        _conv_case((3, 17, tall, wide), (9, 17, *kernel), stride, add=True, relu=True),
+        _conv_case((2, 33, stride * 2 * m + 1, stride * 9 * m - 1), (65, 33, *kernel), stride, (most, 0), bias=False),
+        _conv_case((49, 2, stride * m, stride * m), (15, 2, *kernel), stride, (taps // 2, most)),
     ]
 
 
@@ -188,6 +189,7 @@ _GEOMETRIES = _cases(
         _conv_case((3, 63, 7, 5), (42, 3, 1, 1), groups=21, relu=True, add=True),
         _conv_case((2, 4, 11, 10), (6, 2, 3, 2), stride=(2, 1), pad=(1, 0), dilation=(1, 2), groups=2),
         _conv_case((2, 3, 8, 11), (9, 3, 5, 5), pad=2),
+        _conv_case((2, 3, 11, 8), (9, 3, 3, 3), stride=2, pad=1, relu=True),
         _conv_case((2, 16, 10, 9), (16, 1, 3, 3), pad=1, groups=16, bias=False),
     ],
     normal=[
@@ -233,6 +235,8 @@ _CONV_LIMITS = {
     "winograd_f6x3": Limit(2e-5, 1e-13, _TILES.format(8)),
     "winograd_f2x5": Limit(5e-6, 2.5e-14, _TILES.format(6)),
     "winograd_f4x5": Limit(2e-5, 1e-13, _TILES.format(8)),
+    "winograd_f2x3s2": Limit(2e-6, 1e-14, _TILES.format(5)),
+    "winograd_f4x3s2": Limit(5e-6, 2.5e-14, _TILES.format(9)),
 }
 # A mean's terms cancel, so that it is less accurate than they are.
 _MOMENTS_LIMITS = {

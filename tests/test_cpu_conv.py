@@ -146,8 +146,9 @@ def test_layers_of_real_networks(network):
                     given = arguments(*(a.astype(dtype) for a in (x, w, dout)))
                     got = getattr(conv, name)(*given, stride, pad, algo=algo)
                     assert relative_error(got, exact) <= limit(algo, dtype), (s.layer, name, algo, dtype)
-    taps = 5 if network == "lenet" else 3
-    assert met - {"depthwise"} == {"direct", "im2col"} | {name for name in WINOGRAD if WINOGRAD[name][1] == taps}
+    kinds = {(s.kernel, s.stride) for s in shapes.load(network)}
+    fitting = {name for name, (_, taps, stride) in WINOGRAD.items() if (taps, stride) in kinds}
+    assert fitting and met - {"depthwise"} == {"direct", "im2col"} | fitting
 
 
 # ---- what is promised of every algorithm
@@ -161,20 +162,19 @@ def test_every_algorithm_has_a_module():
 
 
 def geometry_for(algo):
-    """(w_shape, groups) of a small convolution of 8 channels that the algorithm takes, with pad 1 and stride 1."""
+    """w_shape and geometry of a small convolution of 8 channels that the algorithm takes, with pad 1."""
     if algo == "depthwise":
-        return (16, 1, 3, 3), 8
-    taps = WINOGRAD[algo][1] if algo in WINOGRAD else 3
-    return (11, 8, taps, taps), 1
+        return (16, 1, 3, 3), ((1, 1), (1, 1), (1, 1), 8)
+    _, taps, stride = WINOGRAD.get(algo, (None, 3, 1))
+    return (11, 8, taps, taps), ((stride, stride), (1, 1), (1, 1), 1)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_shows(algo, value):
     """In one element of any input: not finite wherever the reference is not. Winograd may spread it, within tiles."""
-    rng, (w_shape, groups) = np.random.default_rng(0), geometry_for(algo)
+    rng, (w_shape, geometry) = np.random.default_rng(0), geometry_for(algo)
     x, w = rng.standard_normal((2, 8, 13, 14), np.float32), rng.standard_normal(w_shape, np.float32)
-    geometry = (1, 1), (1, 1), (1, 1), groups
     shape = reference.conv_forward(x, w, None, *geometry).shape
     dout, b = rng.standard_normal(shape, np.float32), rng.standard_normal(len(w), np.float32)
     calls = [
@@ -203,11 +203,11 @@ def test_what_is_not_finite_shows(algo, value):
 @pytest.mark.parametrize("dtype, most", [(np.float32, 2e-5), (np.float64, 1e-12)])
 def test_moments_of_large_means(algo, dtype, most):
     """Mean 1e3 and deviation 1: squares that cancel would leave nothing of the variance in float32."""
-    rng, (w_shape, groups) = np.random.default_rng(0), geometry_for(algo)
+    rng, (w_shape, geometry) = np.random.default_rng(0), geometry_for(algo)
     x, w = rng.standard_normal((5, 8, 27, 30)).astype(dtype), rng.standard_normal(w_shape).astype(dtype)
     w /= np.sqrt(w[0].size)
     b = np.full(len(w), 1e3, dtype)
-    out, mean, var = conv.conv_moments_forward(x, w, b, (1, 1), (1, 1), (1, 1), groups, algo=algo)
+    out, mean, var = conv.conv_moments_forward(x, w, b, *geometry, algo=algo)
     exact = out.astype(np.float64)
     np.testing.assert_allclose(mean, exact.mean((0, 2, 3)), rtol=4 * np.finfo(dtype).eps)
     np.testing.assert_allclose(var, exact.var((0, 2, 3)), rtol=most)
@@ -234,7 +234,8 @@ def test_stays_within_its_buffers(run_python):
             kernel, stride, pad, dilation = (tuple(map(int, rng.integers(low, 4, 2))) for low in (1, 1, 0, 1))
             images, groups, channels, filters = map(int, rng.integers(1, (4, 3, 12, 12)))
             if algo in WINOGRAD:
-                taps, stride, dilation, groups = WINOGRAD[algo][1], (1, 1), (1, 1), 1
+                _, taps, step = WINOGRAD[algo]
+                stride, dilation, groups = (step, step), (1, 1), 1
                 kernel, pad = (taps, taps), tuple(min(p, taps - 1) for p in pad)
             if algo == "depthwise":
                 groups, channels = channels, 1

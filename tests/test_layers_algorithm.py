@@ -154,16 +154,16 @@ def test_where_it_does_not_apply_convolutions_are_direct(used):
 @pytest.mark.parametrize(
     "change",
     [
-        {"stride": 2}, {"stride": (1, 2)}, {"dilation": (2, 1)}, {"groups": 2}, {"pad": 5}, {"pad": (0, 5)},
+        {"stride": 3}, {"stride": (1, 2)}, {"dilation": (2, 1)}, {"groups": 2}, {"pad": 5}, {"pad": (0, 5)},
         {"kernel": (1, 1)}, {"kernel": (3, 5)}, {"kernel": (2, 2)},
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("algo", WINOGRAD)
 def test_winograd_refuses(algo, change):
-    taps = WINOGRAD[algo][1]
-    given = {"kernel": (taps, taps), "groups": 1, **change}
+    _, taps, stride = WINOGRAD[algo]
+    given = {"kernel": (taps, taps), "groups": 1, "stride": stride, **change}
     x, w = np.ones((2, 4, 12, 11)), np.ones((6, 4 // given["groups"], *given.pop("kernel")))
-    message = rf"^algo: '{algo}' computes filters of {taps} x {taps} pixels with stride 1, .* got w \({len(w)}, "
+    message = rf"^algo: '{algo}' computes filters of {taps} x {taps} pixels with stride {stride}, .* got w \({len(w)}, "
     with pytest.raises(ValueError, match=message):
         conv_forward(x, w, None, **given, algo=algo)
     out, cache = conv_forward(x, w, None, **given)
@@ -211,7 +211,7 @@ def test_explains_what_is_used(used):
             assert [name for _, name in used] == chosen(conv_algorithm(x_shape, w_shape, **options, dtype=dtype))
 
 
-@pytest.mark.parametrize("algo", [algo for algo in CHOICES if not algo.endswith("x5") and algo != "depthwise"])
+@pytest.mark.parametrize("algo", [algo for algo in CHOICES if not algo.endswith(("x5", "s2")) and algo != "depthwise"])
 def test_explains_what_was_asked_for(algo):
     with use_conv_algorithm(algo):
         inside = conv_algorithm(X, W, pad=1)
@@ -228,7 +228,8 @@ def test_explains_what_was_asked_for(algo):
 def test_the_choice_is_sensible():
     """Winograd where a layer is deep; directly where Winograd cannot, or where there is next to nothing to compute."""
     assert all(name in WINOGRAD for name in chosen(conv_algorithm(X, W, pad=1)))
-    assert chosen(conv_algorithm(X, W, pad=1, stride=2)) == ["direct"] * 3
+    assert set(chosen(conv_algorithm(X, W, pad=1, stride=2))) <= {"winograd_f2x3s2", "winograd_f4x3s2"}
+    assert chosen(conv_algorithm(X, W, pad=1, stride=(2, 1))) == ["direct"] * 3
     assert chosen(conv_algorithm(X, (64, 64, 1, 1))) == ["direct"] * 3
     assert conv_algorithm(X, (64, 1, 3, 3), pad=1, groups=64).forward == "depthwise"
     assert {name for name in chosen(conv_algorithm(X, (64, 64, 5, 5), pad=2)) if name in WINOGRAD} <= {

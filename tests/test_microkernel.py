@@ -54,9 +54,9 @@ OPS = textwrap.dedent("""
 
     (verdict,) = validate(["affine_forward"], dtypes=["float32"], level="quick")
     assert verdict.passed, verdict.failures
-    for algo in ("direct", "im2col", "winograd_f4x3"):
+    for algo, stride in (("direct", 1), ("im2col", 1), ("winograd_f4x3", 1), ("winograd_f4x3s2", 2)):
         for channels, filters in ((5, 70), (33, 64), (13, 129)):
-            check_passes(algo, (2, channels, 9, 14), (filters, channels, 3, 3), pad=(1, 1))
+            check_passes(algo, (2, channels, 9, 14), (filters, channels, 3, 3), (stride, stride), (1, 1))
     check_passes("depthwise", (2, 7, 9, 14), (14, 1, 3, 3), (2, 1), (1, 1), groups=7)
 """)
 

@@ -17,9 +17,9 @@ class use_conv_algorithm:  # lower case: it reads as a statement, `with use_conv
     Parameters
     ----------
     algo : {"auto", "accurate", "direct", "im2col", "depthwise", "winograd_f2x3", "winograd_f4x3", "winograd_f6x3",
-           "winograd_f2x5", "winograd_f4x5"}
+           "winograd_f2x5", "winograd_f4x5", "winograd_f2x3s2", "winograd_f4x3s2"}
         "auto" is the fastest by estimate. "accurate" never transforms: relative errors stay below 1e-6 in float32,
-        where Winograd's may reach 2e-6 (tiles of 4 x 4), 5e-6 (6 x 6) or 2e-5 (8 x 8).
+        where Winograd's may reach 2e-6 (tiles of 4 x 4; 5 x 5), 5e-6 (6 x 6; 9 x 9) or 2e-5 (8 x 8).
 
     Raises
     ------
@@ -139,5 +139,5 @@ def _able(algo):
     """The convolutions that an algorithm takes, in words."""
     if algo not in WINOGRAD:
         return "filters of one channel, groups = C"
-    taps = WINOGRAD[algo][1]
-    return f"filters of {taps} x {taps} pixels with stride 1, dilation 1, groups 1 and less padding than that"
+    _, taps, stride = WINOGRAD[algo]
+    return f"filters of {taps} x {taps} pixels with stride {stride}, dilation 1, groups 1 and less padding than that"

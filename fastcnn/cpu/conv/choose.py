@@ -5,8 +5,9 @@ vector a cycle, and per vector of numbers what the transforms, packing and epilo
 on an AMD Zen 4 with AVX-512; they are ratios of work in registers and caches, which differ little between CPUs.
 Traffic to memory is left out: it is about the same for all.
 
-Winograd loses digits, the more the larger its tiles of n x n numbers are (relative errors in float32: 1e-7 for direct,
-4e-7 for n = 4, 1.5e-6 for n = 6, 6e-6 for n = 8), so the less accurate of two must be faster by `GAIN`.
+Winograd loses digits, the more the larger its tiles of n x n products are (relative errors in float32: 1e-7 for direct,
+4e-7 for n = 4, 1.5e-6 for n = 6, 6e-6 for n = 8; with a stride of 2, 4e-7 for n = 5, 9e-7 for n = 9), so the less
+accurate of two must be faster by `GAIN`.
 """
 
 from fastcnn.common.convolution import WINOGRAD, applies
@@ -23,12 +24,16 @@ MODULES = {
     "winograd_f6x3": winograd.F6x3,
     "winograd_f2x5": winograd.F2x5,
     "winograd_f4x5": winograd.F4x5,
+    "winograd_f2x3s2": winograd.F2x3S2,
+    "winograd_f4x3s2": winograd.F4x3S2,
 }
 GAIN = 1.15
 SHIFT = 8  # cycles to add a vector of pixels, times a tap, to a row
-GATHER, EMIT = 10, 15  # cycles per vector of pixels moved into panels, and out of them
-TILE_IN, TILE_OUT = {4: 110, 6: 310, 8: 440}, {4: 60, 6: 190, 8: 500}  # per vector of tiles, by n
-FILTER_IN = {4: 250, 6: 330, 8: 450}  # per vector of filters, for one channel
+GATHER, EMIT = 10, 15  # cycles per vector of pixels moved into panels, and out of them; times the stride
+TILE_IN = {4: 110, 5: 260, 6: 310, 8: 440, 9: 700}  # per vector of tiles, by n
+TILE_OUT = {4: 60, 5: 160, 6: 190, 8: 500, 9: 300}
+FILTER_IN = {4: 250, 5: 300, 6: 330, 8: 450, 9: 500}  # per vector of filters, for one channel
+PRODUCT = {4: 1, 5: 1, 6: 1, 8: 1, 9: 1.3}  # per vector of products: V of the largest n is the first to leave the cache
 
 
 def algorithm(name, direction, x_shape, w_shape, stride, pad, dilation, groups, dtype):
@@ -56,32 +61,36 @@ def costs(direction, x_shape, w_shape, stride, pad, dilation, groups, dtype):
     if direction == "backward_input":
         places, rows, depth, out = -(-n * image[0] * image[1] // size), w_shape[1], f // groups * taps, c
         depth = depth / (stride[0] * stride[1])  # on the average of the phases
+    gather, emit = GATHER * stride[1], EMIT * (stride[1] if direction == "backward_input" else 1)
     if direction == "backward_filter":
-        cycles = _up(rows, ROWS) * depth + GATHER * (depth + rows * -(-depth // 128))
+        cycles = _up(rows, ROWS) * depth + gather * (depth + rows * -(-depth // 128))
     else:
-        cycles = _up(rows, ROWS) * depth + GATHER * depth + EMIT * out // groups
+        cycles = _up(rows, ROWS) * depth + gather * depth + emit * out // groups
     found = {"direct": places * groups * cycles}
     if groups > 1 and applies("depthwise", w_shape, stride, pad, dilation, groups):
         found["depthwise"] = places * f * taps * SHIFT
-    grid = image if direction == "backward_input" else windows
-    for name, (m, filter_taps) in WINOGRAD.items():
+    for name, tiling in WINOGRAD.items():
         if applies(name, w_shape, stride, pad, dilation, groups):
-            tiles = n * -(-grid[0] // m) * -(-grid[1] // m)
-            found[name] = _winograd(direction, m + filter_taps - 1, tiles, c, f, size) * GAIN ** len(found)
+            grid, tile = windows, tiling.tile
+            if direction == "backward_input":
+                grid, tile = image, tile * tiling.stride
+            tiles = n * -(-grid[0] // tile) * -(-grid[1] // tile)
+            found[name] = _winograd(direction, tiling.products, tiles, c, f, size) * GAIN ** len(found)
     return found
 
 
 def _winograd(direction, width, tiles, c, f, size):
-    """For tiles of `width` x `width` numbers."""
+    """For `width` x `width` products to a tile, filter and channel."""
     if direction == "backward_input":
         c, f = f, c
     if direction == "backward_filter":
         channels, filters = -(-c // size), -(-f // size)
         transforms = TILE_IN[width] * channels * tiles + TILE_IN[width] * 0.8 * filters * tiles
-        return transforms + width**2 * tiles * _up(f, ROWS) * channels + FILTER_IN[width] * f * channels
+        products = PRODUCT[width] * width**2 * tiles * _up(f, ROWS) * channels
+        return transforms + products + FILTER_IN[width] * f * channels
     tiles = -(-tiles // size)
     transforms = tiles * (c * TILE_IN[width] + f * TILE_OUT[width]) + FILTER_IN[width] * c * -(-f // size)
-    return transforms + width**2 * tiles * c * _up(f, ROWS)
+    return transforms + PRODUCT[width] * width**2 * tiles * c * _up(f, ROWS)
 
 
 def _up(count, unit):

@@ -6,7 +6,7 @@ registers and combined (`make_lanes_in`). Transforms of numbers that lie lane by
 (`make_planes_in`, `make_planes_out`, `make_tiles_out`).
 
 Arrays are one-dimensional and C-contiguous, positions are trusted; no element outside of what is described is touched,
-except that `make_lanes_in` reads up to `SLACK` elements from a lane's start, and `make_rows_in` stores whole vectors.
+except that `make_lanes_in` reads less than `SLACK` elements after a lane's, and `make_rows_in` stores whole vectors.
 """
 
 import functools
@@ -41,32 +41,34 @@ class _Transforms(Vectors):
         return sum_
 
     def combine(self, matrix, inputs):
-        """matrix @ inputs, sharing the work between points +p and -p (rows or columns 2i + 1 and 2i + 2)."""
-        rows, columns = matrix.shape
-        if _paired(matrix.T):
-            singles = [0, columns - 1]
-            even, odd = {}, {}
-            for j in range(1, columns - 1, 2):
-                even[j] = self.builder.fadd(inputs[j], inputs[j + 1])
-                odd[j] = self.builder.fsub(inputs[j], inputs[j + 1])
+        """matrix @ inputs, sharing the work between points +p and -p: neighbouring columns or rows."""
+        pairs = _pairs(matrix.T)
+        if pairs:
+            sums, differences = {}, {}
+            for j in pairs:
+                sums[j] = self.builder.fadd(inputs[j], inputs[j + 1])
+                differences[j] = self.builder.fsub(inputs[j], inputs[j + 1])
+            singles = [j for j in range(matrix.shape[1]) if j not in pairs and j - 1 not in pairs]
             return [
                 self.total(
-                    [(matrix[k, j], inputs[j]) for j in singles]
-                    + [(matrix[k, j], (odd if k % 2 else even)[j]) for j in even]
+                    [(row[j], inputs[j]) for j in singles]
+                    + [(row[j], (sums if row[j] == row[j + 1] else differences)[j]) for j in pairs]
                 )
-                for k in range(rows)
+                for row in matrix
             ]
-        if not _paired(matrix):
-            return [self.total(list(zip(row, inputs))) for row in matrix]
-        outputs = [None] * rows
-        for i in (0, rows - 1):
-            outputs[i] = self.total(list(zip(matrix[i], inputs)))
-        for i in range(1, rows - 1, 2):
-            even = self.total([(matrix[i, k], inputs[k]) for k in range(0, columns, 2)])
-            factor = matrix[i, np.flatnonzero(matrix[i, 1::2])[-1] * 2 + 1]
-            odd = self.total([(matrix[i, k] / factor, inputs[k]) for k in range(1, columns, 2)])
-            outputs[i] = self.total([(1, even), (factor, odd)])
-            outputs[i + 1] = self.total([(1, even), (-factor, odd)])
+        outputs, pairs = [], _pairs(matrix)
+        for i, row in enumerate(matrix):
+            if i - 1 in pairs:
+                continue
+            if i not in pairs:
+                outputs.append(self.total(list(zip(row, inputs))))
+                continue
+            same = row == matrix[i + 1]
+            factor = row[~same][-1]
+            sum_ = self.total(list(zip(np.where(same, row, 0), inputs)))
+            difference = self.total(list(zip(np.where(same, 0, row / factor), inputs)))
+            outputs.append(self.total([(1, sum_), (factor, difference)]))
+            outputs.append(self.total([(1, sum_), (-factor, difference)]))
         return outputs
 
     def combine_both(self, matrix, inputs):
@@ -85,11 +87,15 @@ class _Transforms(Vectors):
             offset = self.builder.add(offset, panel_step)
 
 
-def _paired(matrix):
-    """Whether rows 2i + 1 and 2i + 2 differ in the sign of their odd elements only."""
-    signs = (-1.0) ** np.arange(matrix.shape[1])
-    inner = matrix[1:-1]
-    return len(matrix) % 2 == 0 and len(inner) > 0 and bool(np.all(inner[1::2] == inner[::2] * signs))
+def _pairs(matrix):
+    """The rows i that row i + 1 repeats with some, not all, of the signs reversed."""
+    found = []
+    for i, (row, following) in enumerate(zip(matrix, matrix[1:])):
+        same, opposite = (row == following) & (row != 0), (row == -following) & (row != 0)
+        if np.all(same | opposite | ((row == 0) & (following == 0))) and same.any() and opposite.any():
+            if not found or found[-1] < i - 1:
+                found.append(i)
+    return found
 
 
 def make_rows_in(matrix):
@@ -174,15 +180,16 @@ def make_lanes_in(matrix, panels=False):
             emit = _Transforms(context, builder, signature.args[0].dtype)
             source, positions, target = pointers(context, builder, signature, args, 0, 3, 5)
             start, step, p, place, out_step, panel_step = (args[i] for i in (1, 2, 4, 6, 7, 8))
-            width = min(emit.lanes, 2 ** int(np.ceil(np.log2(columns))))
             places = [
                 builder.load(builder.gep(positions, [builder.add(p, emit.index(lane))])) for lane in range(emit.lanes)
             ]
             starts = [builder.add(start, offset) for offset in places]
             for _ in range(rows):
                 inputs = []
-                for j in range(0, columns, width):
-                    parts = [emit.load(source, builder.add(s, emit.index(j)), width) for s in starts]
+                while len(inputs) < columns:
+                    j = emit.index(len(inputs))
+                    width = min(emit.lanes, SLACK, 2 ** int(np.ceil(np.log2(columns - len(inputs)))))
+                    parts = [emit.load(source, builder.add(s, j), width) for s in starts]
                     inputs += emit.transpose(parts, width)
                 for value in emit.combine(matrix, inputs[:columns]):
                     if panels:
