@@ -206,7 +206,7 @@ def _prelu_forward(x, slope, plane, out):
 def _prelu_backward(dout, x, slope, plane, out, parts):
     """Blocks (slope, part): each sums a part of the elements that share a slope."""
     c, piece, factor = cuda.blockIdx.x, cuda.blockIdx.y, slope[cuda.blockIdx.x]
-    slopes, total = np.int32(slope.size), 0.0
+    slopes, total = np.int32(slope.size), np.float64(0)
     step = np.int32(cuda.gridDim.y * cuda.blockDim.x)
     for k in range(np.int32(piece * cuda.blockDim.x + cuda.threadIdx.x), np.int32(x.size) // slopes, step):
         i = (k // plane * slopes + c) * plane + k % plane

@@ -205,7 +205,7 @@ def _mean_backward(dout, geometry, share, dx):
 def _global_forward(x, pixels, team, out):
     """A team for each plane."""
     plane, member = divide(np.int32(cuda.grid(1)), team)
-    total = 0.0
+    total = np.float64(0)
     if plane < out.size:
         for i in range(member, pixels, team):
             total += x[np.int32(plane * pixels + i)]

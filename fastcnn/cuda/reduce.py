@@ -1,8 +1,9 @@
 """Reductions over the threads of a block, and over the parts that blocks leave: in a fixed order, without atomics.
 
 A block has THREADS threads, or as many *teams* of neighbouring threads as fit, of a power of two each, which reduce
-something of their own each. Threads sum what they meet in float64 where the terms are few or cancel; blocks leave one
-part each, which `fold` adds.
+something of their own each. Threads sum what they meet in float64 where the terms are few or cancel, from
+``np.float64(0)`` on: to 0.0 the simulator would add in the dtype of the terms. Blocks leave one part each, which
+`fold` adds.
 """
 
 from numba import cuda, float64
@@ -42,6 +43,59 @@ def team_sum(value, team):
         cuda.syncthreads()
         half >>= 1
     return sums[thread - member]
+
+
+@device
+def team_sums(first, second, team):
+    """`team_sum` of two values at once."""
+    firsts = cuda.shared.array(256, float64)
+    seconds = cuda.shared.array(256, float64)
+    thread = cuda.threadIdx.x
+    member = thread & (team - 1)
+    cuda.syncthreads()
+    firsts[thread], seconds[thread] = first, second
+    cuda.syncthreads()
+    half = team >> 1
+    while half > 0:
+        if member < half:
+            firsts[thread] += firsts[thread + half]
+            seconds[thread] += seconds[thread + half]
+        cuda.syncthreads()
+        half >>= 1
+    return firsts[thread - member], seconds[thread - member]
+
+
+@device
+def merge_moments(count, mean, squares, count2, mean2, squares2):
+    """Count, mean and sum of squared deviations of two samples together (Chan, Golub and LeVeque 1979); either may be
+    empty.
+    """
+    both, step = count + count2, mean2 - mean
+    share = count2 / max(both, 1.0)
+    return both, mean + step * share, squares + squares2 + step * step * count * share
+
+
+@device
+def team_moments(count, mean, squares, team):
+    """`merge_moments` of the samples of a team's threads, as `team_sum`."""
+    counts = cuda.shared.array(256, float64)
+    means = cuda.shared.array(256, float64)
+    deviations = cuda.shared.array(256, float64)
+    thread = cuda.threadIdx.x
+    member = thread & (team - 1)
+    cuda.syncthreads()
+    counts[thread], means[thread], deviations[thread] = count, mean, squares
+    cuda.syncthreads()
+    half = team >> 1
+    while half > 0:
+        if member < half:
+            other = thread + half
+            count, mean, squares = merge_moments(count, mean, squares, counts[other], means[other], deviations[other])
+            counts[thread], means[thread], deviations[thread] = count, mean, squares
+        cuda.syncthreads()
+        half >>= 1
+    leader = thread - member
+    return counts[leader], means[leader], deviations[leader]
 
 
 @device

@@ -7,7 +7,7 @@ elements stand in a small local array, ``cuda.local.array(LANES, x.dtype)``, whi
 from llvmlite import ir
 from numba import types
 
-from fastcnn.cuda.jit import SIMULATED
+from fastcnn.cuda.jit import SIMULATED, device
 
 LANES = 4  # of the narrowest dtype
 
@@ -83,3 +83,25 @@ else:
             return context.get_dummy_value()
 
         return types.void(values, x, types.int64), codegen
+
+
+@device
+def load_part(x, i, whole, into):
+    """`load_vector` of what the flat x has of a vector; one by one if not `whole`, where x may stand anywhere."""
+    if whole and i + lanes(x) <= x.size:
+        load_vector(x, i, into)
+    else:
+        for k in range(lanes(x)):
+            if i + k < x.size:
+                into[k] = x[i + k]
+
+
+@device
+def store_part(values, x, i, first, last, whole):
+    """x[i + k] = values[k] for those of a vector's elements that stand at first ... last - 1; see `load_part`."""
+    if whole and i >= first and i + lanes(x) <= last:
+        store_vector(values, x, i)
+    else:
+        for k in range(lanes(x)):
+            if i + k >= first and i + k < last:
+                x[i + k] = values[k]

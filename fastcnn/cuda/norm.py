@@ -1,0 +1,473 @@
+"""Batch, layer, instance and group normalisation; ReLU, and the sum of a residual block, fused into batch norm.
+
+Sources: Ioffe and Szegedy, "Batch Normalization" (2015), algorithm 1; Wu and He, "Group Normalization" (2018), of which
+layer norm (Ba et al. 2016, one group) and instance norm (Ulyanov et al. 2016, a group per channel) are special cases.
+
+All have the same three steps. A *set* is what shares a mean and a variance: a channel of the batch, or a group of an
+image; it lies in memory as segments of `length` elements, `sets` segments apart. One pass reads the sets, a team of
+threads for each (or blocks for parts of it, where there are few), in vectors of 16 bytes that are cut where a segment
+begins or ends between. A small kernel folds the parts. One pass computes each element from its plane's numbers. Where
+segments are shorter than NARROW, as in batch norm of (N, C) input, a set's vectors would be mostly other sets': there a
+thread walks down a column of SPAN rows, beside those of the columns next to it.
+
+Sums within a vector or column are of x's dtype, those of them of float64. Squares are those of differences from a
+value that the thread met itself, so that a large mean does not cancel a small variance.
+"""
+
+import math
+
+import numpy as np
+from numba import cuda
+
+from fastcnn.common import activation as formula
+from fastcnn.cuda.arrays import aligned, contiguous, empty, flat, output
+from fastcnn.cuda.indices import divide
+from fastcnn.cuda.jit import device, kernel
+from fastcnn.cuda.reduce import EACH, THREADS, team_moments, team_of, team_sums, teams
+from fastcnn.cuda.vectors import LANES, lanes, lanes_of, load_part, store_part
+
+NARROW = 8  # elements of a segment that are worth vectors
+SPAN = 32  # rows of a column that are summed in their own dtype
+BLOCKS = 2048  # that keep a GPU busy
+
+relu, relu_derivative = map(device, (formula.relu, formula.relu_derivative))
+
+
+def batchnorm_forward(x, gamma, beta, eps=1e-5, relu=False, out=None):
+    """out = gamma (x - mean) / sqrt(var + eps) + beta, with the mean and biased variance of each channel of the batch.
+
+    x (N, C, ...), gamma, beta (C,). Returns out, mean (C,), var (C,).
+    """
+    return _batchnorm_forward(x, None, gamma, beta, eps, relu, out)
+
+
+def batchnorm_add_forward(x, add, gamma, beta, eps=1e-5, relu=False, out=None):
+    """`batchnorm_forward`, to which `add` of x's shape is added before the ReLU: the end of a residual block."""
+    return _batchnorm_forward(x, add, gamma, beta, eps, relu, out)
+
+
+def batchnorm_inference(x, gamma, beta, mean, var, eps=1e-5, relu=False, out=None):
+    """out = gamma (x - mean) / sqrt(var + eps) + beta with given statistics."""
+    return _normalise(x, None, contiguous(mean), _inverse(var, eps), gamma, beta, _by_channel(x), relu, out)
+
+
+def batchnorm_add_inference(x, add, gamma, beta, mean, var, eps=1e-5, relu=False, out=None):
+    """`batchnorm_inference`, to which `add` of x's shape is added before the ReLU."""
+    return _normalise(x, add, contiguous(mean), _inverse(var, eps), gamma, beta, _by_channel(x), relu, out)
+
+
+def batchnorm_backward(dout, x, gamma, beta, mean, var, eps=1e-5, relu=False, out=None):
+    """dx, dgamma, dbeta of `batchnorm_forward`; with `relu` its mask is found again from x."""
+    return _batchnorm_backward(dout, x, gamma, beta, mean, var, eps, relu, False, out)
+
+
+def batchnorm_inference_backward(dout, x, gamma, beta, mean, var, eps=1e-5, relu=False, out=None):
+    """dx, dgamma, dbeta of `batchnorm_inference`: the statistics are constants."""
+    return _batchnorm_backward(dout, x, gamma, beta, mean, var, eps, relu, True, out)
+
+
+def batchnorm_add_backward(dout, x, y, gamma, mean, var, eps=1e-5, relu=False, out=(None, None)):
+    """dx, dadd, dgamma, dbeta of `batchnorm_add_forward`, whose output y says where the ReLU let pass."""
+    return _batchnorm_add_backward(dout, x, y, gamma, mean, var, eps, relu, False, out)
+
+
+def batchnorm_add_inference_backward(dout, x, y, gamma, mean, var, eps=1e-5, relu=False, out=(None, None)):
+    """dx, dadd, dgamma, dbeta of `batchnorm_add_inference`: the statistics are constants."""
+    return _batchnorm_add_backward(dout, x, y, gamma, mean, var, eps, relu, True, out)
+
+
+def groupnorm_forward(x, gamma, beta, groups, eps=1e-5, out=None):
+    """out = gamma (x - mean) / sqrt(var + eps) + beta, with statistics of each image's groups of C/groups channels.
+
+    x (N, C, ...), gamma, beta (C,). Returns out, mean (N, groups), var (N, groups).
+    """
+    x = contiguous(x)
+    mean, var, inverse = _statistics(x, _groups(x, groups), eps)
+    out = _normalise(x, None, mean, inverse, gamma, beta, _by_group(x, groups), False, out)
+    return out, mean.reshape(x.shape[0], groups), var.reshape(x.shape[0], groups)
+
+
+def groupnorm_backward(dout, x, gamma, mean, var, groups, eps=1e-5, out=None):
+    """dx, dgamma, dbeta of `groupnorm_forward`."""
+    dout, x, gamma = contiguous(dout), contiguous(x), contiguous(gamma)
+    place, sets = _by_group(x, groups), _groups(x, groups)
+    numbers = flat(mean), _inverse(flat(var), eps), gamma, gamma
+    _, _, *averages = _sums(dout, x, None, numbers, sets, place, True, False, 1 / max(sets[2], 1))
+    dbeta, dgamma, _, _ = _sums(dout, x, None, numbers, _channels(x), place, False, False, 0.0)
+    return _gradient(dout, x, numbers, averages, place, False, out), dgamma, dbeta
+
+
+def _batchnorm_forward(x, add, gamma, beta, eps, relu, out):
+    x = contiguous(x)
+    mean, var, inverse = _statistics(x, _channels(x), eps)
+    return _normalise(x, add, mean, inverse, gamma, beta, _by_channel(x), relu, out), mean, var
+
+
+def _batchnorm_backward(dout, x, gamma, beta, mean, var, eps, relu, constant, out):
+    dout, x = contiguous(dout), contiguous(x)
+    numbers = contiguous(mean), _inverse(var, eps), contiguous(gamma), contiguous(beta)
+    share = _share(x, constant)
+    dbeta, dgamma, *averages = _sums(dout, x, None, numbers, _channels(x), _by_channel(x), False, relu, share)
+    return _gradient(dout, x, numbers, averages, _by_channel(x), relu, out), dgamma, dbeta
+
+
+def _batchnorm_add_backward(dout, x, y, gamma, mean, var, eps, relu, constant, out):
+    dadd, x = output(out[1], x.shape, x.dtype), contiguous(x)
+    numbers = contiguous(mean), _inverse(var, eps), *[contiguous(gamma)] * 2
+    through = contiguous(y), dadd
+    share = _share(x, constant)
+    sums = _sums(contiguous(dout), x, through, numbers, _channels(x), _by_channel(x), False, relu, share)
+    dbeta, dgamma, *averages = sums
+    return _gradient(dadd, x, numbers, averages, _by_channel(x), False, out[0]), dadd, dgamma, dbeta
+
+
+def _pixels(x):
+    """Elements of a plane of x (N, C, ...)."""
+    return math.prod(x.shape[2:])
+
+
+def _channels(x):
+    """(segments, sets, length) of the channels of x."""
+    return x.shape[0], x.shape[1], _pixels(x)
+
+
+def _groups(x, groups):
+    """(segments, sets, length) of the groups of each image of x."""
+    return 1, x.shape[0] * groups, math.prod(x.shape[1:]) // groups
+
+
+def _by_channel(x):
+    """What tells kernels the set of a plane: its pixels, the channels, how many of them share a set; 0 for channels."""
+    return tuple(map(np.int32, (_pixels(x), x.shape[1], 0)))
+
+
+def _by_group(x, groups):
+    """`_by_channel`, for sets that are groups."""
+    return tuple(map(np.int32, (_pixels(x), x.shape[1], x.shape[1] // groups)))
+
+
+def _share(x, constant):
+    """What an element has in the averages of its channel; nothing where the statistics are constants."""
+    return 0.0 if constant else 1 / max(x.shape[0] * _pixels(x), 1)
+
+
+def _inverse(var, eps):
+    """1 / sqrt(var + eps)."""
+    out = empty(var.size, var.dtype)
+    _inverse_std.for_each(var.size, contiguous(var), eps, out)
+    return out
+
+
+def _parts(x, sets, values):
+    """How the sets of x are read: the parts, (values, parts, columns), and the team of each set, 0 for columns."""
+    segments, count, length = sets
+    if segments > 1 and length < NARROW:
+        return empty((values, -(-segments // SPAN), count * length), np.float64), 0
+    slots = segments * (length // lanes_of(x.dtype) + 2)
+    parts = min(slots // (THREADS * EACH), BLOCKS // max(count, 1))
+    return empty((values, max(parts, 1), count), np.float64), team_of(slots)
+
+
+def _statistics(x, sets, eps):
+    """Mean, biased variance and 1 / sqrt(var + eps) of each set."""
+    segments, count, length = map(np.int32, sets)
+    parts, team = _parts(x, sets, 3)
+    if team:
+        grid = teams(sets[1], team), parts.shape[1]
+        _set_moments[grid](flat(x), segments, count, length, np.int32(team), aligned(x), parts)
+    else:
+        _column_moments.for_each(parts.size // 3, flat(x), segments, parts)
+    mean, var, inverse = (empty(sets[1], x.dtype) for _ in range(3))
+    width = parts.shape[2] // max(sets[1], 1)
+    team = team_of(parts.shape[1] * width)
+    _fold_moments[teams(sets[1], team)](parts, np.int32(width), eps, np.int32(team), mean, var, inverse)
+    return mean, var, inverse
+
+
+def _sums(dout, x, through, numbers, sets, place, weighted, relu, share):
+    """The sums over each set of the gradients of y = gamma xhat + beta and of their products with xhat.
+
+    With `weighted`, of gamma times them. `through`, an output and a gradient: of those of dout, only what passes the
+    ReLU of this output counts, and is written to the gradient. Returns both sums, and `share` of both times gamma.
+    """
+    segments, count, length = map(np.int32, sets)
+    parts, team = _parts(x, sets, 2)
+    y, dadd = through or (x, dout)
+    arrays = *map(flat, (dout, x, y)), *numbers, place
+    flags = weighted, relu, through is not None
+    if team:
+        grid, wide = (teams(sets[1], team), parts.shape[1]), aligned(dout, x, y, dadd)
+        _set_sums[grid](*arrays, segments, count, length, np.int32(team), *flags, wide, flat(dadd), parts)
+    else:
+        _column_sums.for_each(parts.size // 2, *arrays, segments, *flags[1:], flat(dadd), parts)
+    results = tuple(empty(sets[1], x.dtype) for _ in range(4))
+    width = parts.shape[2] // max(sets[1], 1)
+    team = team_of(parts.shape[1] * width)
+    _fold_sums[teams(sets[1], team)](parts, np.int32(width), numbers[2], weighted, share, np.int32(team), *results)
+    return results
+
+
+def _normalise(x, add, mean, inverse, gamma, beta, place, relu, out):
+    out, x = output(out, x.shape, x.dtype), contiguous(x)
+    more = x if add is None else contiguous(add)
+    numbers, flags = (mean, inverse, contiguous(gamma), contiguous(beta)), (add is not None, relu)
+    threads = -(-x.size // lanes_of(x.dtype))
+    _affine.for_each(threads, flat(x), flat(more), *numbers, place, *flags, aligned(x, more, out), flat(out))
+    return out
+
+
+def _gradient(dout, x, numbers, averages, place, relu, out):
+    out = output(out, x.shape, x.dtype)
+    threads = -(-x.size // lanes_of(x.dtype))
+    arrays = flat(dout), flat(x), *numbers, *averages
+    _affine_gradient.for_each(threads, *arrays, place, relu, aligned(dout, x, out), flat(out))
+    return out
+
+
+@device
+def numbers_of(plane, place, mean, inverse, gamma, beta):
+    """The set of a plane; its mean and 1 / std, and the plane's gamma and beta."""
+    channel = divide(plane, place[1])[1]
+    s = channel if place[2] == 0 else divide(plane, place[2])[0]
+    return s, mean[s], inverse[s], gamma[channel], beta[channel]
+
+
+@device
+def slots_of(x, length):
+    """The most vectors that have elements of a segment."""
+    return np.int32(length // np.int32(lanes(x)) + 2)
+
+
+@device
+def stretch(x, slot, row, sets, length):
+    """Where vector `slot` of a set begins; the first element of the segment that it is cut to, and that after it."""
+    segment, vector = divide(slot, slots_of(x, length))
+    first, size = np.int32((segment * sets + row) * length), np.int32(lanes(x))
+    return np.int32(first - first % size + vector * size), first, np.int32(first + length)
+
+
+@kernel("T[::1], float64, T[::1]")
+def _inverse_std(var, eps, out):
+    i = np.int32(cuda.grid(1))
+    if i < out.size:
+        out[i] = 1 / math.sqrt(np.float64(var[i]) + eps)
+
+
+@kernel("T[::1], int32, int32, int32, int32, boolean, float64[:, :, ::1]", opcodes=("LDG.E.128",))
+def _set_moments(x, segments, sets, length, team, wide, parts):
+    """Count, mean and sum of squared deviations of each part of each set; blocks (teams, part)."""
+    row, member = divide(np.int32(cuda.grid(1)), team)
+    first_slot, step = np.int32(cuda.blockIdx.y * team + member), np.int32(cuda.gridDim.y * team)
+    slots = np.int32(segments * slots_of(x, length) if row < sets else 0)
+    values = cuda.local.array(LANES, x.dtype)
+    total, squares = np.float64(0), np.float64(0)
+    count, origin = np.float64(0), x.dtype.type(0)
+    for slot in range(first_slot, slots, step):
+        i, first, last = stretch(x, np.int32(slot), row, sets, length)
+        if i < last:
+            load_part(x, i, wide, values)
+            part, part2 = x.dtype.type(0), x.dtype.type(0)
+            for k in range(lanes(x)):
+                if (i + k >= first) & (i + k < last):
+                    origin = values[k] if count == 0 else origin
+                    deviation = values[k] - origin
+                    part += deviation
+                    part2 += deviation * deviation
+                    count += 1
+            total += part
+            squares += part2
+    mean = total / max(count, 1.0)
+    count, mean, squares = team_moments(count, origin + mean, squares - total * mean, team)
+    if member == 0 and row < sets:
+        parts[0, cuda.blockIdx.y, row] = count
+        parts[1, cuda.blockIdx.y, row] = mean
+        parts[2, cuda.blockIdx.y, row] = squares
+
+
+@kernel("T[::1], int32, float64[:, :, ::1]")
+def _column_moments(x, rows, parts):
+    """`_set_moments` of columns, cut into parts of SPAN rows."""
+    columns = np.int32(parts.shape[2])
+    part, column = divide(np.int32(cuda.grid(1)), columns)
+    if part < parts.shape[1]:
+        first, last = np.int32(part * SPAN), np.int32(min(rows, (part + 1) * SPAN))
+        origin = x[np.int32(first * columns + column)]
+        total, squares = x.dtype.type(0), x.dtype.type(0)
+        for n in range(first, last):
+            deviation = x[np.int32(n * columns + column)] - origin
+            total += deviation
+            squares += deviation * deviation
+        mean = total / np.float64(last - first)
+        parts[0, part, column] = last - first
+        parts[1, part, column] = origin + mean
+        parts[2, part, column] = squares - total * mean
+
+
+@kernel("float64[:, :, ::1], int32, float64, int32, T[::1], T[::1], T[::1]")
+def _fold_moments(parts, width, eps, team, means, variances, inverses):
+    """A team for each set, which has the parts of `width` columns."""
+    row, member = divide(np.int32(cuda.grid(1)), team)
+    entries = np.int32(parts.shape[1] * width if row < means.size else 0)
+    count, total, squares = np.float64(0), np.float64(0), np.float64(0)
+    for i in range(member, entries, team):
+        part, column = divide(np.int32(i), width)
+        column = np.int32(column + row * width)
+        count += parts[0, part, column]
+        total += parts[0, part, column] * parts[1, part, column]
+    mean = total / max(count, 1.0)
+    for i in range(member, entries, team):
+        part, column = divide(np.int32(i), width)
+        column = np.int32(column + row * width)
+        deviation = parts[1, part, column] - mean
+        squares += parts[2, part, column] + parts[0, part, column] * deviation * deviation
+    count, mean, squares = team_moments(count, mean, squares, team)
+    if member == 0 and row < means.size:
+        var = squares / max(count, 1.0)
+        means[row], variances[row] = mean, var
+        inverses[row] = 1 / math.sqrt(var + eps)
+
+
+@kernel(
+    "T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], UniTuple(int32, 3), int32, int32, int32, int32, "
+    "boolean, boolean, boolean, boolean, T[::1], float64[:, :, ::1]",
+    opcodes=("LDG.E.128", "STG.E.128"),
+)
+def _set_sums(
+    dout, x, y, mean, inverse, gamma, beta, place, segments, sets, length, team,
+    weighted, rectified, summed, wide, dadd, parts,
+):  # fmt: skip
+    """Sums of gradients, and of their products with xhat, over each part of each set; blocks (teams, part)."""
+    row, member = divide(np.int32(cuda.grid(1)), team)
+    first_slot, step = np.int32(cuda.blockIdx.y * team + member), np.int32(cuda.gridDim.y * team)
+    slots = np.int32(segments * slots_of(x, length) if row < sets else 0)
+    gradients, values = cuda.local.array(LANES, x.dtype), cuda.local.array(LANES, x.dtype)
+    outputs = cuda.local.array(LANES, x.dtype)
+    total, product = np.float64(0), np.float64(0)
+    for slot in range(first_slot, slots, step):
+        i, first, last = stretch(x, np.int32(slot), row, sets, length)
+        if i < last:
+            load_part(dout, i, wide, gradients)
+            load_part(x, i, wide, values)
+            if summed:
+                load_part(y, i, wide, outputs)
+            plane, pixel = divide(i, place[0])
+            _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+            part, part2 = x.dtype.type(0), x.dtype.type(0)
+            for k in range(lanes(x)):
+                if (pixel == place[0]) & (i + k < last):
+                    plane, pixel = np.int32(plane + 1), np.int32(0)
+                    _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+                if (i + k >= first) & (i + k < last):
+                    xhat = (values[k] - middle) * factor
+                    if rectified:
+                        gradients[k] *= relu_derivative(outputs[k] if summed else weight * xhat + shift)
+                    term = weight * gradients[k] if weighted else gradients[k]
+                    part += term
+                    part2 += term * xhat
+                pixel += np.int32(1)
+            total += part
+            product += part2
+            if summed:
+                store_part(gradients, dadd, i, first, last, wide)
+    total, product = team_sums(total, product, team)
+    if member == 0 and row < sets:
+        parts[0, cuda.blockIdx.y, row] = total
+        parts[1, cuda.blockIdx.y, row] = product
+
+
+@kernel(
+    "T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], UniTuple(int32, 3), int32, boolean, boolean, T[::1], "
+    "float64[:, :, ::1]"
+)
+def _column_sums(dout, x, y, mean, inverse, gamma, beta, place, rows, rectified, summed, dadd, parts):
+    """`_set_sums` of columns, cut into parts of SPAN rows."""
+    columns = np.int32(parts.shape[2])
+    part, column = divide(np.int32(cuda.grid(1)), columns)
+    if part < parts.shape[1]:
+        channel = divide(column, place[0])[0]
+        total, product = x.dtype.type(0), x.dtype.type(0)
+        for n in range(part * SPAN, min(rows, (part + 1) * SPAN)):
+            i = np.int32(n * columns + column)
+            plane = np.int32(n * place[1] + channel)
+            _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+            xhat, gradient = (x[i] - middle) * factor, dout[i]
+            if rectified:
+                gradient *= relu_derivative(y[i] if summed else weight * xhat + shift)
+            if summed:
+                dadd[i] = gradient
+            total += gradient
+            product += gradient * xhat
+        parts[0, part, column] = total
+        parts[1, part, column] = product
+
+
+@kernel("float64[:, :, ::1], int32, T[::1], boolean, float64, int32, T[::1], T[::1], T[::1], T[::1]")
+def _fold_sums(parts, width, gamma, weighted, share, team, totals, products, average, average_product):
+    """A team for each set, which has the parts of `width` columns."""
+    row, member = divide(np.int32(cuda.grid(1)), team)
+    entries = np.int32(parts.shape[1] * width if row < totals.size else 0)
+    total, product = np.float64(0), np.float64(0)
+    for i in range(member, entries, team):
+        part, column = divide(np.int32(i), width)
+        total += parts[0, part, row * width + column]
+        product += parts[1, part, row * width + column]
+    total, product = team_sums(total, product, team)
+    if member == 0 and row < totals.size:
+        factor = share if weighted else share * gamma[row]
+        totals[row], products[row] = total, product
+        average[row], average_product[row] = total * factor, product * factor
+
+
+@kernel(
+    "T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], UniTuple(int32, 3), boolean, boolean, boolean, T[::1]",
+    opcodes=("LDG.E.128", "STG.E.128"),
+)
+def _affine(x, add, mean, inverse, gamma, beta, place, summed, rectified, wide, out):
+    """out = gamma (x - mean) inverse + beta, if `summed` plus add, if `rectified` no less than 0."""
+    i = np.int32(np.int32(cuda.grid(1)) * lanes(x))
+    if i < x.size:
+        values, more = cuda.local.array(LANES, x.dtype), cuda.local.array(LANES, x.dtype)
+        load_part(x, i, wide, values)
+        if summed:
+            load_part(add, i, wide, more)
+        plane, pixel = divide(i, place[0])
+        _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+        for k in range(lanes(x)):
+            if (pixel == place[0]) & (i + k < x.size):
+                plane, pixel = np.int32(plane + 1), np.int32(0)
+                _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+            if i + k < x.size:
+                value = weight * ((values[k] - middle) * factor) + shift
+                if summed:
+                    value += more[k]
+                values[k] = relu(value) if rectified else value
+            pixel += np.int32(1)
+        store_part(values, out, i, 0, x.size, wide)
+
+
+@kernel(
+    "T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], UniTuple(int32, 3), boolean, boolean, T[::1]",
+    opcodes=("LDG.E.128", "STG.E.128"),
+)
+def _affine_gradient(dout, x, mean, inverse, gamma, beta, average, average_product, place, rectified, wide, dx):
+    """dx = inverse (gamma dout - average - xhat average_product); if `rectified`, dout where gamma xhat + beta > 0."""
+    i = np.int32(np.int32(cuda.grid(1)) * lanes(x))
+    if i < x.size:
+        gradients, values = cuda.local.array(LANES, x.dtype), cuda.local.array(LANES, x.dtype)
+        load_part(dout, i, wide, gradients)
+        load_part(x, i, wide, values)
+        plane, pixel = divide(i, place[0])
+        s, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+        offset, slope = average[s], average_product[s]
+        for k in range(lanes(x)):
+            if (pixel == place[0]) & (i + k < x.size):
+                plane, pixel = np.int32(plane + 1), np.int32(0)
+                s, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+                offset, slope = average[s], average_product[s]
+            if i + k < x.size:
+                xhat, gradient = (values[k] - middle) * factor, weight * gradients[k]
+                if rectified:
+                    gradient *= relu_derivative(weight * xhat + shift)
+                values[k] = factor * (gradient - offset - xhat * slope)
+            pixel += np.int32(1)
+        store_part(values, dx, i, 0, x.size, wide)
