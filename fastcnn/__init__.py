@@ -13,7 +13,11 @@ from fastcnn.layers.device import to_device, to_host
 __version__ = "0.1.0"
 
 _SUBMODULES = ("catalogue", "compat", "data", "layers", "nn", "optim", "shapes", "train", "validate")
-_FROM_CPU_FLOOR = ("get_num_threads", "set_num_threads")
+_LATE = {
+    "get_num_threads": "fastcnn.cpu.jit",
+    "set_num_threads": "fastcnn.cpu.jit",
+    "use_stream": "fastcnn.cuda.jit",
+}  # where what needs a compiler comes from, when it is first asked for
 
 __all__ = [
     "__version__",
@@ -24,7 +28,7 @@ __all__ = [
     "to_device",
     "to_host",
     "use_conv_algorithm",
-    *_FROM_CPU_FLOOR,
+    *_LATE,
     *_SUBMODULES,
 ]
 
@@ -32,8 +36,8 @@ __all__ = [
 def __getattr__(name):
     if name in _SUBMODULES:
         return importlib.import_module(f"fastcnn.{name}")
-    if name in _FROM_CPU_FLOOR:
-        return getattr(importlib.import_module("fastcnn.cpu.jit"), name)
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
     raise AttributeError(f"module 'fastcnn' has no attribute {name!r}")
 
 

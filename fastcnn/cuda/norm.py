@@ -21,6 +21,7 @@ from numba import cuda
 
 from fastcnn.common import activation as formula
 from fastcnn.cuda.arrays import aligned, contiguous, empty, flat, output
+from fastcnn.cuda.elementwise import binary, run
 from fastcnn.cuda.indices import divide
 from fastcnn.cuda.jit import device, kernel
 from fastcnn.cuda.reduce import EACH, THREADS, team_moments, team_of, team_sums, teams
@@ -74,6 +75,11 @@ def batchnorm_add_backward(dout, x, y, gamma, mean, var, eps=1e-5, relu=False, o
 def batchnorm_add_inference_backward(dout, x, y, gamma, mean, var, eps=1e-5, relu=False, out=(None, None)):
     """dx, dadd, dgamma, dbeta of `batchnorm_add_inference`: the statistics are constants."""
     return _batchnorm_add_backward(dout, x, y, gamma, mean, var, eps, relu, True, out)
+
+
+def moving_average(old, new, momentum, out=None):
+    """momentum old + (1 - momentum) new, the running statistics; `out` may be `old`."""
+    return run(_moving_average, (old, new), (momentum, 1 - momentum), out)
 
 
 def groupnorm_forward(x, gamma, beta, groups, eps=1e-5, out=None):
@@ -222,6 +228,15 @@ def _gradient(dout, x, numbers, averages, place, relu, out):
     arrays = flat(dout), flat(x), *numbers, *averages
     _affine_gradient.for_each(threads, *arrays, place, relu, aligned(dout, x, out), flat(out))
     return out
+
+
+@device
+def average(old, new, momentum, rest):
+    """momentum old + rest new."""
+    return momentum * old + rest * new
+
+
+_moving_average = binary(average, 2)
 
 
 @device
