@@ -6,8 +6,8 @@ on an AMD Zen 4 with AVX-512; they are ratios of work in registers and caches, w
 Traffic to memory is left out: it is about the same for all.
 
 Winograd loses digits, the more the larger its tiles of n x n products are (relative errors in float32: 1e-7 for direct,
-4e-7 for n = 4, 1.5e-6 for n = 6, 6e-6 for n = 8; with a stride of 2, 4e-7 for n = 5, 9e-7 for n = 9), so the less
-accurate of two must be faster by `GAIN`.
+4e-7 for n = 4, 1.5e-6 for n = 6, 6e-6 for n = 8; with a stride of 2, 3e-7 for direct and n = 5, 8e-7 for n = 9), so the
+less accurate of two must be faster by `GAIN`.
 """
 
 from fastcnn.common.convolution import WINOGRAD, applies
@@ -75,7 +75,8 @@ def costs(direction, x_shape, w_shape, stride, pad, dilation, groups, dtype):
             if direction == "backward_input":
                 grid, tile = image, tile * tiling.stride
             tiles = n * -(-grid[0] // tile) * -(-grid[1] // tile)
-            found[name] = _winograd(direction, tiling.products, tiles, c, f, size) * GAIN ** len(found)
+            lost = len(found) - (tiling.stride > 1)  # with a stride, the smallest tiles lose no more than `direct`
+            found[name] = _winograd(direction, tiling.products, tiles, c, f, size) * GAIN**lost
     return found
 
 
