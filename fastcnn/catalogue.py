@@ -510,7 +510,11 @@ _NORM_CASES = _cases(
     ],
 )
 _GROUP_CASES = _cases(
-    quick=[dict(shape=(4, 6, 5, 3), groups=3), dict(shape=(5, 12), groups=1)],
+    quick=[
+        dict(shape=(4, 6, 5, 3), groups=3),
+        dict(shape=(5, 12), groups=1),
+        dict(shape=(1, 2, 33, 64), groups=1),
+    ],
     normal=[
         dict(shape=(2, 63, 7, 5), groups=21),
         dict(shape=(3, 1023), groups=1),

@@ -3,12 +3,12 @@
 Sources: Ioffe and Szegedy, "Batch Normalization" (2015), algorithm 1; Wu and He, "Group Normalization" (2018), of which
 layer norm (Ba et al. 2016, one group) and instance norm (Ulyanov et al. 2016, a group per channel) are special cases.
 
-All have the same three steps. A *set* is what shares a mean and a variance: a channel of the batch, or a group of an
-image; it lies in memory as segments of `length` elements, `sets` segments apart. One pass reads the sets, a team of
-threads for each (or blocks for parts of it, where there are few), in vectors of 16 bytes that are cut where a segment
-begins or ends between. A small kernel folds the parts. One pass computes each element from its plane's numbers. Where
-segments are shorter than NARROW, as in batch norm of (N, C) input, a set's vectors would be mostly other sets': there a
-thread walks down a column of SPAN rows, beside those of the columns next to it.
+A *set* is what shares a mean and a variance: a channel of the batch, or a group of an image; it lies in memory as
+segments of one length, as far apart as there are sets. A team of threads reads it in vectors of 16 bytes, which are
+cut where a segment begins or ends between, finishes its sums, and goes over it once more, now from cache. Where there
+are few sets for that, and large ones, blocks sum parts of each, a small kernel folds them, and a third computes the
+elements. Where segments are shorter than NARROW, as in batch norm of (N, C) input, a set's vectors would be mostly
+those of others: there a thread walks down a column of SPAN rows, beside those of the columns next to it.
 
 Sums within a vector or column are of x's dtype, those of them of float64. Squares are those of differences from a
 value that the thread met itself, so that a large mean does not cancel a small variance.
@@ -87,9 +87,7 @@ def groupnorm_forward(x, gamma, beta, groups, eps=1e-5, out=None):
 
     x (N, C, ...), gamma, beta (C,). Returns out, mean (N, groups), var (N, groups).
     """
-    x = contiguous(x)
-    mean, var, inverse = _statistics(x, _groups(x, groups), eps)
-    out = _normalise(x, None, mean, inverse, gamma, beta, _by_group(x, groups), False, out)
+    out, mean, var = _forward(x, None, gamma, beta, _groups(x, groups), _by_group(x, groups), eps, False, out)
     return out, mean.reshape(x.shape[0], groups), var.reshape(x.shape[0], groups)
 
 
@@ -98,33 +96,28 @@ def groupnorm_backward(dout, x, gamma, mean, var, groups, eps=1e-5, out=None):
     dout, x, gamma = contiguous(dout), contiguous(x), contiguous(gamma)
     place, sets = _by_group(x, groups), _groups(x, groups)
     numbers = flat(mean), _inverse(flat(var), eps), gamma, gamma
-    _, _, *averages = _sums(dout, x, None, numbers, sets, place, True, False, 1 / max(sets[2], 1))
     dbeta, dgamma, _, _ = _sums(dout, x, None, numbers, _channels(x), place, False, False, 0.0)
-    return _gradient(dout, x, numbers, averages, place, False, out), dgamma, dbeta
+    dx, _, _ = _backward(dout, x, None, numbers, sets, place, True, False, 1 / max(sets[2], 1), out)
+    return dx, dgamma, dbeta
 
 
 def _batchnorm_forward(x, add, gamma, beta, eps, relu, out):
-    x = contiguous(x)
-    mean, var, inverse = _statistics(x, _channels(x), eps)
-    return _normalise(x, add, mean, inverse, gamma, beta, _by_channel(x), relu, out), mean, var
+    return _forward(x, add, gamma, beta, _channels(x), _by_channel(x), eps, relu, out)
 
 
 def _batchnorm_backward(dout, x, gamma, beta, mean, var, eps, relu, constant, out):
-    dout, x = contiguous(dout), contiguous(x)
     numbers = contiguous(mean), _inverse(var, eps), contiguous(gamma), contiguous(beta)
-    share = _share(x, constant)
-    dbeta, dgamma, *averages = _sums(dout, x, None, numbers, _channels(x), _by_channel(x), False, relu, share)
-    return _gradient(dout, x, numbers, averages, _by_channel(x), relu, out), dgamma, dbeta
+    how = numbers, _channels(x), _by_channel(x), False, relu, _share(x, constant), out
+    dx, dbeta, dgamma = _backward(contiguous(dout), contiguous(x), None, *how)
+    return dx, dgamma, dbeta
 
 
 def _batchnorm_add_backward(dout, x, y, gamma, mean, var, eps, relu, constant, out):
-    dadd, x = output(out[1], x.shape, x.dtype), contiguous(x)
-    numbers = contiguous(mean), _inverse(var, eps), *[contiguous(gamma)] * 2
-    through = contiguous(y), dadd
-    share = _share(x, constant)
-    sums = _sums(contiguous(dout), x, through, numbers, _channels(x), _by_channel(x), False, relu, share)
-    dbeta, dgamma, *averages = sums
-    return _gradient(dadd, x, numbers, averages, _by_channel(x), False, out[0]), dadd, dgamma, dbeta
+    dadd, gamma = output(out[1], x.shape, x.dtype), contiguous(gamma)
+    numbers = contiguous(mean), _inverse(var, eps), gamma, gamma
+    how = numbers, _channels(x), _by_channel(x), False, relu, _share(x, constant), out[0]
+    dx, dbeta, dgamma = _backward(contiguous(dout), contiguous(x), (contiguous(y), dadd), *how)
+    return dx, dadd, dgamma, dbeta
 
 
 def _pixels(x):
@@ -134,12 +127,12 @@ def _pixels(x):
 
 def _channels(x):
     """(segments, sets, length) of the channels of x."""
-    return x.shape[0], x.shape[1], _pixels(x)
+    return tuple(map(np.int32, (x.shape[0], x.shape[1], _pixels(x))))
 
 
 def _groups(x, groups):
     """(segments, sets, length) of the groups of each image of x."""
-    return 1, x.shape[0] * groups, math.prod(x.shape[1:]) // groups
+    return tuple(map(np.int32, (1, x.shape[0] * groups, math.prod(x.shape[1:]) // groups)))
 
 
 def _by_channel(x):
@@ -164,29 +157,61 @@ def _inverse(var, eps):
     return out
 
 
-def _parts(x, sets, values):
-    """How the sets of x are read: the parts, (values, parts, columns), and the team of each set, 0 for columns."""
-    segments, count, length = sets
+def _cut(x, sets):
+    """How the sets of x are read: the parts that each is cut to, and the team that reads one; 0 for columns."""
+    segments, count, length = map(int, sets)
     if segments > 1 and length < NARROW:
-        return empty((values, -(-segments // SPAN), count * length), np.float64), 0
+        return -(-segments // SPAN), 0
     slots = segments * (length // lanes_of(x.dtype) + 2)
     parts = min(slots // (THREADS * EACH), BLOCKS // max(count, 1))
-    return empty((values, max(parts, 1), count), np.float64), team_of(slots)
+    return max(parts, 1), team_of(slots)
+
+
+def _forward(x, add, gamma, beta, sets, place, eps, relu, out):
+    """out = gamma xhat + beta, plus `add` unless it is None; and the mean and variance of each set."""
+    out, x, gamma, beta = output(out, x.shape, x.dtype), contiguous(x), contiguous(gamma), contiguous(beta)
+    parts, team = _cut(x, sets)
+    if parts > 1 or not team:
+        mean, var, inverse = _statistics(x, sets, eps)
+        return _normalise(x, add, mean, inverse, gamma, beta, place, relu, out), mean, var
+    more = x if add is None else contiguous(add)
+    mean, var, inverse = (empty(int(sets[1]), x.dtype) for _ in range(3))
+    numbers, flags = (mean, inverse, gamma, beta), (add is not None, relu, aligned(x, more, out))
+    _forward_sets[teams(int(sets[1]), team)](
+        flat(x), flat(more), *numbers, place, sets, np.int32(team), eps, *flags, flat(out), var
+    )
+    return out, mean, var
+
+
+def _backward(dout, x, through, numbers, sets, place, weighted, relu, share, out):
+    """dx, and the two sums of `_sums`, whose arguments these are."""
+    parts, team = _cut(x, sets)
+    dout_of_norm, masked = (through[1], False) if through else (dout, relu)
+    if parts > 1 or not team:
+        *sums, average, average_product = _sums(dout, x, through, numbers, sets, place, weighted, relu, share)
+        dx = _gradient(dout_of_norm, x, numbers, (average, average_product), place, masked, out)
+        return dx, *sums
+    out = output(out, x.shape, x.dtype)
+    y, dadd = through or (x, dout)
+    results, arrays = tuple(empty(int(sets[1]), x.dtype) for _ in range(4)), tuple(map(flat, (dout, x, y)))
+    flags = weighted, relu, through is not None, aligned(dout, x, y, dadd, out)
+    _backward_sets[teams(int(sets[1]), team)](
+        *arrays, *numbers, place, sets, np.int32(team), share, *flags, flat(dadd), flat(out), *results
+    )
+    return out, *results[:2]
 
 
 def _statistics(x, sets, eps):
     """Mean, biased variance and 1 / sqrt(var + eps) of each set."""
-    segments, count, length = map(np.int32, sets)
-    parts, team = _parts(x, sets, 3)
+    parts, team, width = _new_parts(x, sets, 3)
     if team:
-        grid = teams(sets[1], team), parts.shape[1]
-        _set_moments[grid](flat(x), segments, count, length, np.int32(team), aligned(x), parts)
+        grid = teams(int(sets[1]), team), parts.shape[1]
+        _set_moments[grid](flat(x), sets, np.int32(team), aligned(x), parts)
     else:
-        _column_moments.for_each(parts.size // 3, flat(x), segments, parts)
-    mean, var, inverse = (empty(sets[1], x.dtype) for _ in range(3))
-    width = parts.shape[2] // max(sets[1], 1)
+        _column_moments.for_each(parts.size // 3, flat(x), sets[0], parts)
+    mean, var, inverse = (empty(int(sets[1]), x.dtype) for _ in range(3))
     team = team_of(parts.shape[1] * width)
-    _fold_moments[teams(sets[1], team)](parts, np.int32(width), eps, np.int32(team), mean, var, inverse)
+    _fold_moments[teams(int(sets[1]), team)](parts, np.int32(width), eps, np.int32(team), mean, var, inverse)
     return mean, var, inverse
 
 
@@ -196,21 +221,27 @@ def _sums(dout, x, through, numbers, sets, place, weighted, relu, share):
     With `weighted`, of gamma times them. `through`, an output and a gradient: of those of dout, only what passes the
     ReLU of this output counts, and is written to the gradient. Returns both sums, and `share` of both times gamma.
     """
-    segments, count, length = map(np.int32, sets)
-    parts, team = _parts(x, sets, 2)
+    parts, team, width = _new_parts(x, sets, 2)
     y, dadd = through or (x, dout)
     arrays = *map(flat, (dout, x, y)), *numbers, place
     flags = weighted, relu, through is not None
     if team:
-        grid, wide = (teams(sets[1], team), parts.shape[1]), aligned(dout, x, y, dadd)
-        _set_sums[grid](*arrays, segments, count, length, np.int32(team), *flags, wide, flat(dadd), parts)
+        grid, wide = (teams(int(sets[1]), team), parts.shape[1]), aligned(dout, x, y, dadd)
+        _set_sums[grid](*arrays, sets, np.int32(team), *flags, wide, flat(dadd), parts)
     else:
-        _column_sums.for_each(parts.size // 2, *arrays, segments, *flags[1:], flat(dadd), parts)
-    results = tuple(empty(sets[1], x.dtype) for _ in range(4))
-    width = parts.shape[2] // max(sets[1], 1)
+        _column_sums.for_each(parts.size // 2, *arrays, sets[0], *flags[1:], flat(dadd), parts)
+    results = tuple(empty(int(sets[1]), x.dtype) for _ in range(4))
     team = team_of(parts.shape[1] * width)
-    _fold_sums[teams(sets[1], team)](parts, np.int32(width), numbers[2], weighted, share, np.int32(team), *results)
+    fold = _fold_sums[teams(int(sets[1]), team)]
+    fold(parts, np.int32(width), numbers[2], weighted, share, np.int32(team), *results)
     return results
+
+
+def _new_parts(x, sets, values):
+    """Memory for the parts of each set, (values, parts, columns); the team of `_cut`; the columns of a set."""
+    parts, team = _cut(x, sets)
+    width = 1 if team else int(sets[2])
+    return empty((values, parts, int(sets[1]) * width), np.float64), team, width
 
 
 def _normalise(x, add, mean, inverse, gamma, beta, place, relu, out):
@@ -248,37 +279,28 @@ def numbers_of(plane, place, mean, inverse, gamma, beta):
 
 
 @device
-def slots_of(x, length):
-    """The most vectors that have elements of a segment."""
-    return np.int32(length // np.int32(lanes(x)) + 2)
+def slots_of(x, row, sets):
+    """Vectors that a set has at most, of one that there is."""
+    return np.int32(sets[0] * (sets[2] // np.int32(lanes(x)) + 2) if row < sets[1] else 0)
 
 
 @device
-def stretch(x, slot, row, sets, length):
+def stretch(x, slot, row, sets):
     """Where vector `slot` of a set begins; the first element of the segment that it is cut to, and that after it."""
-    segment, vector = divide(slot, slots_of(x, length))
-    first, size = np.int32((segment * sets + row) * length), np.int32(lanes(x))
+    length, size = sets[2], np.int32(lanes(x))
+    segment, vector = divide(slot, np.int32(length // size + 2))
+    first = np.int32((segment * sets[1] + row) * length)
     return np.int32(first - first % size + vector * size), first, np.int32(first + length)
 
 
-@kernel("T[::1], float64, T[::1]")
-def _inverse_std(var, eps, out):
-    i = np.int32(cuda.grid(1))
-    if i < out.size:
-        out[i] = 1 / math.sqrt(np.float64(var[i]) + eps)
-
-
-@kernel("T[::1], int32, int32, int32, int32, boolean, float64[:, :, ::1]", opcodes=("LDG.E.128",))
-def _set_moments(x, segments, sets, length, team, wide, parts):
-    """Count, mean and sum of squared deviations of each part of each set; blocks (teams, part)."""
-    row, member = divide(np.int32(cuda.grid(1)), team)
-    first_slot, step = np.int32(cuda.blockIdx.y * team + member), np.int32(cuda.gridDim.y * team)
-    slots = np.int32(segments * slots_of(x, length) if row < sets else 0)
+@device
+def moments(x, row, sets, first_slot, step, wide):
+    """Count, mean and sum of squared deviations of every `step`-th vector of a set."""
     values = cuda.local.array(LANES, x.dtype)
     total, squares = np.float64(0), np.float64(0)
     count, origin = np.float64(0), x.dtype.type(0)
-    for slot in range(first_slot, slots, step):
-        i, first, last = stretch(x, np.int32(slot), row, sets, length)
+    for slot in range(first_slot, slots_of(x, row, sets), step):
+        i, first, last = stretch(x, np.int32(slot), row, sets)
         if i < last:
             load_part(x, i, wide, values)
             part, part2 = x.dtype.type(0), x.dtype.type(0)
@@ -292,8 +314,158 @@ def _set_moments(x, segments, sets, length, team, wide, parts):
             total += part
             squares += part2
     mean = total / max(count, 1.0)
-    count, mean, squares = team_moments(count, origin + mean, squares - total * mean, team)
-    if member == 0 and row < sets:
+    return count, origin + mean, squares - total * mean
+
+
+@device
+def sums(
+    dout, x, y, mean, inverse, gamma, beta, place, row, sets, first_slot, step, weighted, rectified, summed, wide, dadd
+):
+    """Sums of gradients, and of their products with xhat, over every `step`-th vector of a set."""
+    gradients, values = cuda.local.array(LANES, x.dtype), cuda.local.array(LANES, x.dtype)
+    outputs = cuda.local.array(LANES, x.dtype)
+    total, product = np.float64(0), np.float64(0)
+    for slot in range(first_slot, slots_of(x, row, sets), step):
+        i, first, last = stretch(x, np.int32(slot), row, sets)
+        if i < last:
+            load_part(dout, i, wide, gradients)
+            load_part(x, i, wide, values)
+            if summed:
+                load_part(y, i, wide, outputs)
+            plane, pixel = divide(i, place[0])
+            _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+            part, part2 = x.dtype.type(0), x.dtype.type(0)
+            for k in range(lanes(x)):
+                if (pixel == place[0]) & (i + k < last):
+                    plane, pixel = np.int32(plane + 1), np.int32(0)
+                    _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+                if (i + k >= first) & (i + k < last):
+                    xhat = (values[k] - middle) * factor
+                    if rectified:
+                        gradients[k] *= relu_derivative(outputs[k] if summed else weight * xhat + shift)
+                    term = weight * gradients[k] if weighted else gradients[k]
+                    part += term
+                    part2 += term * xhat
+                pixel += np.int32(1)
+            total += part
+            product += part2
+            if summed:
+                store_part(gradients, dadd, i, first, last, wide)
+    return total, product
+
+
+@device
+def affine(x, add, mean, inverse, gamma, beta, place, i, first, last, summed, rectified, wide, out):
+    """The vector that begins at element i, cut to those from `first` to `last`: see `_affine`."""
+    values, more = cuda.local.array(LANES, x.dtype), cuda.local.array(LANES, x.dtype)
+    load_part(x, i, wide, values)
+    if summed:
+        load_part(add, i, wide, more)
+    plane, pixel = divide(i, place[0])
+    _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+    for k in range(lanes(x)):
+        if (pixel == place[0]) & (i + k < last):
+            plane, pixel = np.int32(plane + 1), np.int32(0)
+            _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+        if i + k < last:
+            value = weight * ((values[k] - middle) * factor) + shift
+            if summed:
+                value += more[k]
+            values[k] = relu(value) if rectified else value
+        pixel += np.int32(1)
+    store_part(values, out, i, first, last, wide)
+
+
+@device
+def affine_gradient(
+    dout, x, mean, inverse, gamma, beta, average, average_product, place, i, first, last, rectified, wide, dx
+):
+    """The vector that begins at element i, cut to those from `first` to `last`: see `_affine_gradient`."""
+    gradients, values = cuda.local.array(LANES, x.dtype), cuda.local.array(LANES, x.dtype)
+    load_part(dout, i, wide, gradients)
+    load_part(x, i, wide, values)
+    plane, pixel = divide(i, place[0])
+    s, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+    offset, slope = average[s], average_product[s]
+    for k in range(lanes(x)):
+        if (pixel == place[0]) & (i + k < last):
+            plane, pixel = np.int32(plane + 1), np.int32(0)
+            s, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
+            offset, slope = average[s], average_product[s]
+        if i + k < last:
+            xhat, gradient = (values[k] - middle) * factor, weight * gradients[k]
+            if rectified:
+                gradient *= relu_derivative(weight * xhat + shift)
+            values[k] = factor * (gradient - offset - xhat * slope)
+        pixel += np.int32(1)
+    store_part(values, dx, i, first, last, wide)
+
+
+@kernel(
+    "T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], UniTuple(int32, 3), UniTuple(int32, 3), int32, float64, "
+    "boolean, boolean, boolean, T[::1], T[::1]",
+    opcodes=("LDG.E.128", "STG.E.128"),
+)
+def _forward_sets(
+    x, add, means, inverses, gamma, beta, place, sets, team, eps, summed, rectified, wide, out, variances
+):
+    """A team for each set: its statistics, then `_affine` of its elements."""
+    row, member = divide(np.int32(cuda.grid(1)), team)
+    count, mean, squares = moments(x, row, sets, member, team, wide)
+    count, mean, squares = team_moments(count, mean, squares, team)
+    if member == 0 and row < sets[1]:
+        var = squares / max(count, 1.0)
+        means[row], variances[row], inverses[row] = mean, var, 1 / math.sqrt(var + eps)
+    cuda.syncthreads()
+    for slot in range(member, slots_of(x, row, sets), team):
+        i, first, last = stretch(x, np.int32(slot), row, sets)
+        if i < last:
+            affine(x, add, means, inverses, gamma, beta, place, i, first, last, summed, rectified, wide, out)
+
+
+@kernel(
+    "T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], UniTuple(int32, 3), UniTuple(int32, 3), int32, float64, "
+    "boolean, boolean, boolean, boolean, T[::1], T[::1], T[::1], T[::1], T[::1], T[::1]",
+    registers=80,
+    opcodes=("LDG.E.128", "STG.E.128"),
+)
+def _backward_sets(
+    dout, x, y, mean, inverse, gamma, beta, place, sets, team, share, weighted, rectified, summed, wide,
+    dadd, dx, totals, products, average, average_product,
+):  # fmt: skip
+    """A team for each set: its sums, then `_affine_gradient` of its elements."""
+    row, member = divide(np.int32(cuda.grid(1)), team)
+    total, product = sums(
+        dout, x, y, mean, inverse, gamma, beta, place, row, sets, member, team, weighted, rectified, summed, wide, dadd
+    )
+    total, product = team_sums(total, product, team)
+    if member == 0 and row < sets[1]:
+        factor = share if weighted else share * gamma[row]
+        totals[row], products[row] = total, product
+        average[row], average_product[row] = total * factor, product * factor
+    cuda.syncthreads()
+    numbers, masked = (mean, inverse, gamma, beta, average, average_product, place), rectified and not summed
+    for slot in range(member, slots_of(x, row, sets), team):
+        i, first, last = stretch(x, np.int32(slot), row, sets)
+        if i < last:
+            affine_gradient(dadd, x, *numbers, i, first, last, masked, wide, dx)
+
+
+@kernel("T[::1], float64, T[::1]")
+def _inverse_std(var, eps, out):
+    i = np.int32(cuda.grid(1))
+    if i < out.size:
+        out[i] = 1 / math.sqrt(np.float64(var[i]) + eps)
+
+
+@kernel("T[::1], UniTuple(int32, 3), int32, boolean, float64[:, :, ::1]", opcodes=("LDG.E.128",))
+def _set_moments(x, sets, team, wide, parts):
+    """Count, mean and sum of squared deviations of each part of each set; blocks (teams, part)."""
+    row, member = divide(np.int32(cuda.grid(1)), team)
+    first_slot, step = np.int32(cuda.blockIdx.y * team + member), np.int32(cuda.gridDim.y * team)
+    count, mean, squares = moments(x, row, sets, first_slot, step, wide)
+    count, mean, squares = team_moments(count, mean, squares, team)
+    if member == 0 and row < sets[1]:
         parts[0, cuda.blockIdx.y, row] = count
         parts[1, cuda.blockIdx.y, row] = mean
         parts[2, cuda.blockIdx.y, row] = squares
@@ -343,49 +515,20 @@ def _fold_moments(parts, width, eps, team, means, variances, inverses):
 
 
 @kernel(
-    "T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], UniTuple(int32, 3), int32, int32, int32, int32, "
+    "T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], UniTuple(int32, 3), UniTuple(int32, 3), int32, "
     "boolean, boolean, boolean, boolean, T[::1], float64[:, :, ::1]",
     opcodes=("LDG.E.128", "STG.E.128"),
 )
 def _set_sums(
-    dout, x, y, mean, inverse, gamma, beta, place, segments, sets, length, team,
-    weighted, rectified, summed, wide, dadd, parts,
-):  # fmt: skip
+    dout, x, y, mean, inverse, gamma, beta, place, sets, team, weighted, rectified, summed, wide, dadd, parts
+):
     """Sums of gradients, and of their products with xhat, over each part of each set; blocks (teams, part)."""
     row, member = divide(np.int32(cuda.grid(1)), team)
     first_slot, step = np.int32(cuda.blockIdx.y * team + member), np.int32(cuda.gridDim.y * team)
-    slots = np.int32(segments * slots_of(x, length) if row < sets else 0)
-    gradients, values = cuda.local.array(LANES, x.dtype), cuda.local.array(LANES, x.dtype)
-    outputs = cuda.local.array(LANES, x.dtype)
-    total, product = np.float64(0), np.float64(0)
-    for slot in range(first_slot, slots, step):
-        i, first, last = stretch(x, np.int32(slot), row, sets, length)
-        if i < last:
-            load_part(dout, i, wide, gradients)
-            load_part(x, i, wide, values)
-            if summed:
-                load_part(y, i, wide, outputs)
-            plane, pixel = divide(i, place[0])
-            _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
-            part, part2 = x.dtype.type(0), x.dtype.type(0)
-            for k in range(lanes(x)):
-                if (pixel == place[0]) & (i + k < last):
-                    plane, pixel = np.int32(plane + 1), np.int32(0)
-                    _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
-                if (i + k >= first) & (i + k < last):
-                    xhat = (values[k] - middle) * factor
-                    if rectified:
-                        gradients[k] *= relu_derivative(outputs[k] if summed else weight * xhat + shift)
-                    term = weight * gradients[k] if weighted else gradients[k]
-                    part += term
-                    part2 += term * xhat
-                pixel += np.int32(1)
-            total += part
-            product += part2
-            if summed:
-                store_part(gradients, dadd, i, first, last, wide)
+    numbers, flags = (mean, inverse, gamma, beta, place), (weighted, rectified, summed, wide)
+    total, product = sums(dout, x, y, *numbers, row, sets, first_slot, step, *flags, dadd)
     total, product = team_sums(total, product, team)
-    if member == 0 and row < sets:
+    if member == 0 and row < sets[1]:
         parts[0, cuda.blockIdx.y, row] = total
         parts[1, cuda.blockIdx.y, row] = product
 
@@ -441,23 +584,8 @@ def _affine(x, add, mean, inverse, gamma, beta, place, summed, rectified, wide, 
     """out = gamma (x - mean) inverse + beta, if `summed` plus add, if `rectified` no less than 0."""
     i = np.int32(np.int32(cuda.grid(1)) * lanes(x))
     if i < x.size:
-        values, more = cuda.local.array(LANES, x.dtype), cuda.local.array(LANES, x.dtype)
-        load_part(x, i, wide, values)
-        if summed:
-            load_part(add, i, wide, more)
-        plane, pixel = divide(i, place[0])
-        _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
-        for k in range(lanes(x)):
-            if (pixel == place[0]) & (i + k < x.size):
-                plane, pixel = np.int32(plane + 1), np.int32(0)
-                _, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
-            if i + k < x.size:
-                value = weight * ((values[k] - middle) * factor) + shift
-                if summed:
-                    value += more[k]
-                values[k] = relu(value) if rectified else value
-            pixel += np.int32(1)
-        store_part(values, out, i, 0, x.size, wide)
+        last = np.int32(x.size)
+        affine(x, add, mean, inverse, gamma, beta, place, i, np.int32(0), last, summed, rectified, wide, out)
 
 
 @kernel(
@@ -468,21 +596,5 @@ def _affine_gradient(dout, x, mean, inverse, gamma, beta, average, average_produ
     """dx = inverse (gamma dout - average - xhat average_product); if `rectified`, dout where gamma xhat + beta > 0."""
     i = np.int32(np.int32(cuda.grid(1)) * lanes(x))
     if i < x.size:
-        gradients, values = cuda.local.array(LANES, x.dtype), cuda.local.array(LANES, x.dtype)
-        load_part(dout, i, wide, gradients)
-        load_part(x, i, wide, values)
-        plane, pixel = divide(i, place[0])
-        s, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
-        offset, slope = average[s], average_product[s]
-        for k in range(lanes(x)):
-            if (pixel == place[0]) & (i + k < x.size):
-                plane, pixel = np.int32(plane + 1), np.int32(0)
-                s, middle, factor, weight, shift = numbers_of(plane, place, mean, inverse, gamma, beta)
-                offset, slope = average[s], average_product[s]
-            if i + k < x.size:
-                xhat, gradient = (values[k] - middle) * factor, weight * gradients[k]
-                if rectified:
-                    gradient *= relu_derivative(weight * xhat + shift)
-                values[k] = factor * (gradient - offset - xhat * slope)
-            pixel += np.int32(1)
-        store_part(values, dx, i, 0, x.size, wide)
+        numbers, last = (mean, inverse, gamma, beta, average, average_product, place), np.int32(x.size)
+        affine_gradient(dout, x, *numbers, i, np.int32(0), last, rectified, wide, dx)
