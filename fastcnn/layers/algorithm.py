@@ -7,11 +7,12 @@ import numpy as np
 
 from fastcnn.common.convolution import CHOICES, WINOGRAD, applies
 from fastcnn.layers import checks
+from fastcnn.layers.context import Choice
 
 _current = ContextVar("fastcnn_conv_algorithm", default="auto")
 
 
-class use_conv_algorithm:  # lower case: it reads as a statement, `with use_conv_algorithm("accurate"):`
+class use_conv_algorithm(Choice):  # lower case: it reads as a statement, `with use_conv_algorithm("accurate"):`
     """Compute convolutions by one algorithm inside a ``with`` block, wherever it applies, and directly elsewhere.
 
     Parameters
@@ -32,16 +33,10 @@ class use_conv_algorithm:  # lower case: it reads as a statement, `with use_conv
     ...     out, cache = conv_forward(x, w, b, stride=1, pad=1)
     """
 
+    variable = _current
+
     def __init__(self, algo):
-        self._name = checks.choice("algo", algo, CHOICES)
-        self._tokens = []
-
-    def __enter__(self):
-        self._tokens.append(_current.set(self._name))
-        return self._name
-
-    def __exit__(self, *exception):
-        _current.reset(self._tokens.pop())
+        super().__init__(checks.choice("algo", algo, CHOICES))
 
 
 def preferred():

@@ -10,6 +10,8 @@ from importlib import import_module
 
 import numpy as np
 
+from fastcnn.layers.context import Choice
+
 BACKENDS = ("reference", "cpu", "cuda")
 DEFAULT = os.environ.get("FASTCNN_BACKEND") or "cpu"
 
@@ -17,7 +19,7 @@ _current = ContextVar("fastcnn_backend", default=DEFAULT)
 _modules = {}
 
 
-class backend:  # lower case: it reads as a statement, `with backend("reference"):`
+class backend(Choice):  # lower case: it reads as a statement, `with backend("reference"):`
     """Use one floor inside a ``with`` block.
 
     Parameters
@@ -35,16 +37,10 @@ class backend:  # lower case: it reads as a statement, `with backend("reference"
     ...     out, cache = relu_forward(x)
     """
 
+    variable = _current
+
     def __init__(self, name):
-        self._name = _known(name)
-        self._tokens = []
-
-    def __enter__(self):
-        self._tokens.append(_current.set(self._name))
-        return self._name
-
-    def __exit__(self, *exception):
-        _current.reset(self._tokens.pop())
+        super().__init__(_known(name))
 
 
 def set_backend(name):

@@ -201,48 +201,52 @@ class ReLU(Module):
             return floor("activation", dout).relu_backward(dout, self._x, out=self.memory.over(dout))
 
 
-class MaxPool2d(Module):
+class _WindowPool(Module):
+    """What pooling over windows of (N, C, H, W) images shares; the stride is the window's size unless given."""
+
+    def __init__(self, kernel_size, stride=None, padding=0):
+        self.size, self.padding = checks.pair("kernel_size", kernel_size, 1), checks.pair("padding", padding, 0)
+        if any(2 * pad > length for pad, length in zip(self.padding, self.size, strict=True)):
+            raise ValueError(f"padding: expected at most half the window {self.size}, got {self.padding}")
+        self.stride = self.size if stride is None else checks.pair("stride", stride, 1)
+
+    def output_shape(self, shape):
+        return shape[0], *checks.window(shape[1:], *self._windows)
+
+    def forward(self, x):
+        x = self._input(x)
+        checks.rank("x", x, "(N, C, H, W)")
+        out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
+        return self._done(self._pool(floor("pool", x), x, out))
+
+    def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
+        if need_dx:
+            return self._spread(floor("pool", dout), dout, self.memory.take(self._x.shape, self._x))
+
+    @property
+    def _windows(self):
+        return self.size, self.stride, self.padding
+
+
+class MaxPool2d(_WindowPool):
     """Maximum over windows of (N, C, H, W) images; the stride is the window's size unless given."""
 
-    def __init__(self, kernel_size, stride=None, padding=0):
-        self.size, self.stride, self.padding = _pooling_window(kernel_size, stride, padding)
+    def _pool(self, pool, x, out):
+        return pool.max_pool_forward(x, *self._windows, out)
 
-    def output_shape(self, shape):
-        return shape[0], *checks.window(shape[1:], self.size, self.stride, self.padding)
-
-    def forward(self, x):
-        x = self._input(x)
-        checks.rank("x", x, "(N, C, H, W)")
-        out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
-        return self._done(floor("pool", x).max_pool_forward(x, self.size, self.stride, self.padding, out))
-
-    def backward(self, dout, need_dx=True):
-        dout = self._output_gradient(dout)
-        if need_dx:
-            out = self.memory.take(self._x.shape, self._x)
-            return floor("pool", dout).max_pool_backward(dout, self._x, self.size, self.stride, self.padding, out)
+    def _spread(self, pool, dout, out):
+        return pool.max_pool_backward(dout, self._x, *self._windows, out)
 
 
-class AvgPool2d(Module):
+class AvgPool2d(_WindowPool):
     """Mean over windows of (N, C, H, W) images, padding as zeros; the stride is the window's size unless given."""
 
-    def __init__(self, kernel_size, stride=None, padding=0):
-        self.size, self.stride, self.padding = _pooling_window(kernel_size, stride, padding)
+    def _pool(self, pool, x, out):
+        return pool.avg_pool_forward(x, *self._windows, out)
 
-    def output_shape(self, shape):
-        return shape[0], *checks.window(shape[1:], self.size, self.stride, self.padding)
-
-    def forward(self, x):
-        x = self._input(x)
-        checks.rank("x", x, "(N, C, H, W)")
-        out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
-        return self._done(floor("pool", x).avg_pool_forward(x, self.size, self.stride, self.padding, out))
-
-    def backward(self, dout, need_dx=True):
-        dout = self._output_gradient(dout)
-        if need_dx:
-            out = self.memory.take(self._x.shape, self._x)
-            return floor("pool", dout).avg_pool_backward(dout, self._x.shape, self.size, self.stride, self.padding, out)
+    def _spread(self, pool, dout, out):
+        return pool.avg_pool_backward(dout, self._x.shape, *self._windows, out)
 
 
 class GlobalAvgPool2d(Module):
@@ -405,11 +409,3 @@ class Residual(Module):
                 dadd = self.shortcut.backward(dadd, need_dx)
             if need_dx:
                 return floor("activation", dx).add_forward(dx, dadd, out=self.memory.over(dx))
-
-
-def _pooling_window(kernel_size, stride, padding):
-    """Size, stride and padding of a pooling layer's windows, as pairs."""
-    size, padding = checks.pair("kernel_size", kernel_size, 1), checks.pair("padding", padding, 0)
-    if any(2 * pad > length for pad, length in zip(padding, size, strict=True)):
-        raise ValueError(f"padding: expected at most half the window {size}, got {padding}")
-    return size, size if stride is None else checks.pair("stride", stride, 1), padding
