@@ -114,6 +114,10 @@ class Floor:
         """An argument as the floor takes it: host arrays in its memory, all else as it is."""
         return self._arrays.to_device(value) if self._arrays and isinstance(value, np.ndarray) else value
 
+    def transposed(self, value):
+        """A view of an array of the floor with its axes in reverse order."""
+        return self._arrays.transposed(value) if self._arrays else value.T
+
     def get(self, results):
         """Results on the host."""
         if not self._arrays:

@@ -125,7 +125,7 @@ def _calls(op, floor, arguments):
     plain = call(given)
     yield "new output", plain
     for layout in ("strided", "fortran", "read-only"):
-        yield f"{layout} inputs", call({name: _laid_out(value, layout, floor.put) for name, value in arguments.items()})
+        yield f"{layout} inputs", call({name: _laid_out(value, layout, floor) for name, value in arguments.items()})
     if op.buffers:
         yield "given output", call(given, out=op.out([poisoned(i) for i in op.buffers]))
     if op.in_place:
@@ -135,20 +135,20 @@ def _calls(op, floor, arguments):
         yield "in place", call({**given, **own}, out=op.out(targets))
 
 
-def _laid_out(value, layout, put):
-    """`value` in another memory layout, on the floor that `put` brings it to."""
+def _laid_out(value, layout, floor):
+    """`value` in another memory layout, on the floor."""
     if not isinstance(value, np.ndarray):
         return value
     if layout == "fortran":
-        return put(np.ascontiguousarray(value.T)).T
+        return floor.transposed(floor.put(np.ascontiguousarray(value.T)))
     if layout == "read-only":
         value = value.copy()
         value.flags.writeable = False
-        return put(value)
+        return floor.put(value)
     wide = np.full([2 * n for n in value.shape], np.nan if value.dtype.kind == "f" else -1, value.dtype)
     odd = tuple(slice(1, None, 2) for _ in value.shape)
     wide[odd] = value
-    return put(wide)[odd]
+    return floor.put(wide)[odd]
 
 
 def gradient_error(op, floor, case, rng):

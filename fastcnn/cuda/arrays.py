@@ -7,6 +7,7 @@ from fastcnn.cuda.errors import CudaUnavailableError, translated
 from fastcnn.cuda.jit import SIMULATED, current_stream, kernel, require_device
 from fastcnn.cuda.memory import empty
 
+_LEGACY_STREAM = 1  # the name of the default stream in DLPack
 AXES = 6  # that an array which is not contiguous may have, once those that can be joined are
 
 
@@ -109,6 +110,11 @@ def copy(x, dtype=None, out=None):
     return out
 
 
+def transposed(x):
+    """A view of x with its axes in reverse order; numba has none beyond matrices, of which it makes copies."""
+    return _view(x, tuple(reversed(tuple(x.shape))), tuple(reversed(tuple(x.strides))))
+
+
 def filled(shape, value, dtype):
     """A new array of one value."""
     out = empty(shape, dtype)
@@ -141,8 +147,7 @@ def _by_dlpack(array):
 def _from_dlpack(array):
     from cuda.core.utils import StridedMemoryView  # comes with numba-cuda
 
-    stream = current_stream()
-    view = StridedMemoryView.from_dlpack(array, stream_ptr=int(getattr(stream, "handle", stream) or 1))
+    view = StridedMemoryView.from_dlpack(array, stream_ptr=int(current_stream()) or _LEGACY_STREAM)
     strides = None if view.strides is None else tuple(s * view.dtype.itemsize for s in view.strides)
     return _Alias(view, view.ptr, view.shape, strides, np.dtype(view.dtype))
 

@@ -26,7 +26,7 @@ def translated(what):
     except Exception as error:
         # By name: the driver's classes exist only where numba-cuda does, and have moved between its releases.
         kind, code = type(error).__name__, getattr(error, "code", None)
-        if kind == "CudaAPIError" and code == _OUT_OF_MEMORY:
+        if kind == "CudaAPIError" and getattr(code, "value", code) == _OUT_OF_MEMORY:
             raise CudaOutOfMemoryError(
                 f"{what}: the GPU's memory is full; a smaller batch helps, or deleting arrays no longer needed"
             ) from error

@@ -10,7 +10,7 @@ from fastcnn.cuda.jit import SIMULATED, current_stream, require_device
 
 SMALL, STEPS = 512, 8  # chunks are multiples of SMALL bytes, and of 1 / STEPS of the power of two below their size
 
-_free = {}  # {(device, stream): {size: [chunk]}}
+_free = {}  # {(number of the GPU, pointer to the stream): {size: [chunk]}}
 
 
 class _Lease:
@@ -44,8 +44,7 @@ def empty(shape, dtype):
     if SIMULATED:
         return cuda.device_array(shape, dtype)
     size = _chunk_size(math.prod(shape) * dtype.itemsize)
-    stream = current_stream()
-    key = cuda.get_current_device().id, getattr(stream, "handle", stream)
+    key = cuda.get_current_device().id, int(current_stream())
     shelf = _free.setdefault(key, {}).setdefault(size, [])
     chunk = shelf.pop() if shelf else _allocate(size)
     return cuda.as_cuda_array(_Lease(chunk, shelf, shape, dtype))
