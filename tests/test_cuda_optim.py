@@ -48,9 +48,10 @@ def test_norms_of_several_blocks_and_of_memory_that_is_not_aligned(run_python):
         import numpy as np
         from fastcnn.cuda import optim
         from fastcnn.cuda.arrays import aligned, to_device
+        from fastcnn.cuda.reduce import PART
 
         rng = np.random.default_rng()
-        for dtype, size in ((np.float32, 2 * optim.PART + 3), (np.float64, 1), (np.float32, 7), (np.float32, 0)):
+        for dtype, size in ((np.float32, 2 * PART + 3), (np.float64, 1), (np.float32, 7), (np.float32, 0)):
             x = rng.standard_normal(size).astype(dtype)
             shifted = to_device(np.concatenate([[np.nan], x, [np.nan]]).astype(dtype))[1:-1]
             assert not size or not aligned(shifted)

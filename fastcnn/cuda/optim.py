@@ -16,10 +16,8 @@ from fastcnn.cuda.arrays import aligned, empty, flat, output
 from fastcnn.cuda.elementwise import split
 from fastcnn.cuda.jit import device, kernel
 from fastcnn.cuda.pending import Pending, argument, value_of
-from fastcnn.cuda.reduce import THREADS, block_sum, fold
-from fastcnn.cuda.vectors import LANES, lanes, load_vector, store_vector
-
-PART, PARTS = 8192, 1024  # sums of squares: parts of at least so many elements, and at most so many parts
+from fastcnn.cuda.reduce import THREADS, block_sum, fold, parts_of
+from fastcnn.cuda.vectors import LANES, lanes, load_part, load_vector, store_vector
 
 gradient = device(formula.gradient)
 
@@ -105,7 +103,7 @@ def _update(function, arrays, dw, numbers, grad_scale, out):
 def _squares_of(x):
     """Sums of squares of the parts of x, (1, parts)."""
     x = flat(x)
-    parts = empty((1, min(PARTS, -(-x.size // PART))), np.float64)
+    parts = parts_of(x.size)
     _squares[parts.shape[1]](x, aligned(x), parts)
     return parts
 
@@ -210,13 +208,9 @@ def _squares(x, whole, parts):
     thread, values, total = np.int32(cuda.grid(1)), cuda.local.array(LANES, x.dtype), 0.0
     step = np.int32(cuda.gridsize(1) * lanes(x))
     for i in range(thread * np.int32(lanes(x)), np.int32(x.size), step):
-        if whole and i + lanes(x) <= x.size:
-            load_vector(x, i, values)
-        else:
-            for k in range(lanes(x)):
-                values[k] = x[i + k] if i + k < x.size else x.dtype.type(0)
+        load_part(x, i, whole, values)
         for k in range(lanes(x)):
-            total += np.float64(values[k]) * np.float64(values[k])
+            total += np.float64(values[k]) * np.float64(values[k]) if i + k < x.size else 0.0
     total = block_sum(total)
     if cuda.threadIdx.x == 0:
         parts[0, cuda.blockIdx.x] = total

@@ -6,12 +6,15 @@ something of their own each. Threads sum what they meet in float64 where the ter
 `fold` adds.
 """
 
+import numpy as np
 from numba import cuda, float64
 
 from fastcnn.cuda.jit import device, kernel
+from fastcnn.cuda.memory import empty
 
 THREADS = 256  # of a block that calls functions of this file
 EACH = 4  # things for each thread of a team, at least
+PART, PARTS = 8192, 1024  # parts have at least so many elements, and there are at most so many, in sums over all
 
 
 def team_of(count):
@@ -24,25 +27,54 @@ def teams(count, team):
     return -(-count * team // THREADS)
 
 
-@device
-def team_sum(value, team):
-    """The sum of `value` over the threads of a team, in float64, for each of them.
+def parts_of(size):
+    """Room for the sums of the parts of so many elements, (1, parts)."""
+    return empty((1, min(PARTS, -(-size // PART))), np.float64)
+
+
+def _team_reduction(combine):
+    """The function (value, team) that combines the values of a team's threads, in float64, for each of them.
 
     All threads of the block call it, as often as each other.
     """
-    sums = cuda.shared.array(256, float64)
-    thread = cuda.threadIdx.x
-    member = thread & (team - 1)
-    cuda.syncthreads()  # the sums of an earlier call have been read
-    sums[thread] = value
-    cuda.syncthreads()
-    half = team >> 1
-    while half > 0:
-        if member < half:
-            sums[thread] += sums[thread + half]
+
+    def reduction(value, team):
+        results = cuda.shared.array(256, float64)
+        thread = cuda.threadIdx.x
+        member = thread & (team - 1)
+        cuda.syncthreads()  # the results of an earlier call have been read
+        results[thread] = value
         cuda.syncthreads()
-        half >>= 1
-    return sums[thread - member]
+        half = team >> 1
+        while half > 0:
+            if member < half:
+                results[thread] = combine(results[thread], results[thread + half])
+            cuda.syncthreads()
+            half >>= 1
+        return results[thread - member]
+
+    return device(reduction)
+
+
+@device
+def add(a, b):
+    """a + b."""
+    return a + b
+
+
+@device
+def larger(a, b):
+    """The larger one; a NaN may be lost."""
+    return b if b > a else a
+
+
+@device
+def smaller(a, b):
+    """The smaller one; a NaN may be lost."""
+    return b if b < a else a
+
+
+team_sum, team_max, team_min = map(_team_reduction, (add, larger, smaller))
 
 
 @device
@@ -102,6 +134,12 @@ def team_moments(count, mean, squares, team):
 def block_sum(value):
     """`team_sum` over all threads of the block."""
     return team_sum(value, THREADS)
+
+
+@device
+def block_min(value):
+    """`team_min` over all threads of the block."""
+    return team_min(value, THREADS)
 
 
 def fold(parts, out):
