@@ -7,6 +7,8 @@ import sys
 from fastcnn import __version__
 from fastcnn.layers.backend import BACKENDS, DEFAULT
 
+_SCHEDULES = ("constant", "linear", "cosine", "step", "inverse-sqrt", "cyclical", "one-cycle")
+
 
 def main(argv=None):
     """Run a command; returns the exit status: 0 done, 1 a check failed, 2 wrong use or input, 130 interrupted."""
@@ -73,8 +75,9 @@ def _add_train(commands):
     learning = command.add_argument_group("learning")
     learning.add_argument("--epochs", type=_positive, default=8, metavar="N", help="passes over the training images")
     learning.add_argument("--lr", type=float, default=0.01, help="initial learning rate")
+    learning.add_argument("--schedule", choices=_SCHEDULES, default="cosine", help="of the learning rate")
     learning.add_argument(
-        "--schedule", choices=("constant", "linear", "cosine", "step"), default="cosine", help="of the learning rate"
+        "--warm-up", type=float, default=0.0, metavar="EPOCHS", help="let the rate rise from 0 before the schedule"
     )
     learning.add_argument("--momentum", type=float, default=0.9, help="of stochastic gradient descent")
     learning.add_argument("--weight-decay", type=float, default=1e-3, metavar="L2", help="pull of the weights to zero")

@@ -1,4 +1,4 @@
-"""fastcnn.optim: the optimizers against their rules in plain NumPy, and the schedules."""
+"""fastcnn.optim: the optimizers against their rules in plain NumPy."""
 
 import math
 
@@ -222,19 +222,3 @@ def test_a_gradient_that_is_not_finite_shows():
 def test_refused_options(make, options):
     with pytest.raises(ValueError, match=f"{list(options)[-1]}.*expected"):
         make(Flat(), **options)
-
-
-def test_schedules():
-    ends = {name: (schedule(0.0), schedule(1.0)) for name, schedule in optim.SCHEDULES.items()}
-    assert ends.keys() == {"constant", "linear", "cosine", "step"}
-    assert ends["constant"] == (1, 1) and ends["linear"] == ends["cosine"] == (1, 0)
-    assert_allclose(ends["step"], (1, 0.01))
-    assert optim.SCHEDULES["linear"](0.25) == 0.75
-    assert_allclose(optim.SCHEDULES["cosine"](0.5), 0.5)
-    assert_allclose([optim.SCHEDULES["step"](t) for t in (0.33, 1 / 3, 0.66, 2 / 3)], [1, 0.1, 0.1, 0.01])
-
-
-@pytest.mark.parametrize("name", optim.SCHEDULES)
-def test_schedules_never_rise(name):
-    rates = [optim.SCHEDULES[name](t / 300) for t in range(301)]
-    assert all(0 <= late <= early <= 1 for early, late in zip(rates, rates[1:], strict=False))

@@ -16,7 +16,7 @@ from conftest import start_python
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastcnn
-from fastcnn import data, layers, nn, optim
+from fastcnn import cli, data, layers, nn, optim
 from fastcnn.cli import main
 from fastcnn.train import Trainer, command, evaluate
 from fastcnn.train.extras import need
@@ -148,6 +148,14 @@ def test_curves_are_a_picture(train):
 
 def test_it_learns(train):
     assert metrics_of(train("run", "--epochs", 10, "--width", 8))[-1]["eval_accuracy"] > 0.9
+
+
+def test_schedules_of_the_command_line(train, monkeypatch):
+    assert cli._SCHEDULES == tuple(optim.SCHEDULES)
+    rates, step = [], optim.SGD.step
+    monkeypatch.setattr(optim.SGD, "step", lambda self: (rates.append(self.lr), step(self))[1])
+    train("run", "--epochs", 4, "--warm-up", 2, "--schedule", "linear")  # of 5 steps
+    assert_allclose(rates, 0.01 * np.concatenate([np.arange(10) / 10, 1 - np.arange(10) / 10]), atol=1e-12)
 
 
 def test_progress_bar(toy, tmp_path, monkeypatch, capsys):
@@ -362,6 +370,8 @@ def refused(arguments, capsys):
         (["--threads", "1000"], "number of threads from 1 to .*got 1000"),
         (["--image-size", "8", "8"], "size is for folders of images"),
         (["--width", "1000000000"], "[Aa]llocate|memory"),
+        (["--epochs", "3", "--warm-up", "3"], "--warm-up: expected fewer than the 3 epochs, got 3"),
+        (["--warm-up", "-1"], "--warm-up: expected .*, got -1"),
     ],
 )
 def test_refused_options(toy, tmp_path, capsys, options, message):

@@ -36,7 +36,7 @@ def train(arguments):
         parameters, arguments.lr, arguments.momentum, nesterov=True, weight_decay=arguments.weight_decay
     )
     batches = data.Batches(dataset.x_train, dataset.y_train, arguments.batch_size, seed=arguments.seed)
-    schedule = optim.SCHEDULES[arguments.schedule]
+    schedule = _schedule(arguments)
     trainer = Trainer(net, optimizer, batches, preprocess, schedule, arguments.epochs, dtype)
     run = RunFolder(arguments.out or _folder(dataset), _config(arguments, dataset, parameters.data.size))
     print(f"{dataset!r}")
@@ -68,6 +68,14 @@ def _dataset(arguments):
         return data.load_fashion_mnist()
     size = tuple(arguments.image_size) if arguments.image_size else None
     return data.load(arguments.data, size=size)
+
+
+def _schedule(arguments):
+    """The schedule, over what the warm-up leaves of training."""
+    schedule, share = optim.SCHEDULES[arguments.schedule], arguments.warm_up / arguments.epochs
+    if not 0 <= share < 1:
+        raise ValueError(f"--warm-up: expected fewer than the {arguments.epochs} epochs, got {arguments.warm_up:g}")
+    return optim.schedules.WarmUp(share, optim.schedules.Scaled(schedule, 1 / (1 - share))) if share else schedule
 
 
 def _folder(dataset):

@@ -40,7 +40,8 @@ class Trainer:
     optimizer : optim.Optimizer over the net's parameters
     batches : data.Batches of images and labels
     preprocess : object with `apply(images, dtype)`, fitted on the training images
-    schedule : function of the progress in [0, 1] that gives a factor of the optimizer's initial learning rate
+    schedule : function of the progress in [0, 1] that gives a factor of the optimizer's initial learning rate, such as
+        those of `optim.schedules`
     epochs : int, for how many the schedule is laid out
     dtype : float32 or float64, of the images that the net sees
     """
