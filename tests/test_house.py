@@ -48,6 +48,7 @@ TOOLS = {
         "vectors",
         "elementwise",
         "indices",
+        "gemm",
         "random",
         "reduce",
         "simulator",

@@ -35,17 +35,18 @@ class Kernel:
         ``"T[::1], T[::1], int64"``; or a tuple of such, for each of which it is compiled and examined
     threads : int or tuple, of a block
     registers : int, the most that a thread may take, in float32
+    blocks : int, that a multiprocessor is to have room for: the compiler then makes do with their share of registers
     opcodes : what its machine code must contain in float32, as "LDG.E.128"
     dtypes : those that T stands for
     name : str, for kernels made in a function, which share one
     """
 
-    def __init__(self, function, signature, threads, registers, opcodes, dtypes, name):
+    def __init__(self, function, signature, threads, registers, opcodes, dtypes, name, blocks):
         self.name = name or f"{function.__module__}.{function.__qualname__}"
         self.__doc__, self.function = function.__doc__, function
         self.signatures = (signature,) if isinstance(signature, str) else tuple(signature)
         self.threads, self.registers, self.opcodes, self.dtypes = threads, registers, tuple(opcodes), tuple(dtypes)
-        self.launches, self._dispatcher = 0, None
+        self.blocks, self.launches, self._dispatcher = blocks, 0, None
         if self.name in KERNELS:
             raise ValueError(f"kernel {self.name!r} exists already: give each a name of its own")
         KERNELS[self.name] = self
@@ -54,7 +55,7 @@ class Kernel:
     def dispatcher(self):
         """numba's, made on first use."""
         if self._dispatcher is None:
-            self._dispatcher = cuda.jit(launch_bounds=self.block_size)(self.function)
+            self._dispatcher = cuda.jit(launch_bounds=(self.block_size, self.blocks))(self.function)
         return self._dispatcher
 
     @property
@@ -81,14 +82,15 @@ class Kernel:
         self[-(-count // self.block_size)](*arguments)
 
 
-def kernel(signature, *, threads=256, registers=64, opcodes=(), dtypes=("float32", "float64"), name=None):
+def kernel(signature, *, threads=256, registers=64, opcodes=(), dtypes=("float32", "float64"), name=None, blocks=1
+):  # fmt: skip
     """A decorator that makes a function a `Kernel`."""
-    return lambda function: Kernel(function, signature, threads, registers, opcodes, dtypes, name)
+    return lambda function: Kernel(function, signature, threads, registers, opcodes, dtypes, name, blocks)
 
 
 def device(function):
     """Compile `function` as a helper of kernels."""
-    return function if SIMULATED else cuda.jit(device=True)(function)
+    return function if SIMULATED else cuda.jit(device=True, forceinline=True)(function)
 
 
 @contextlib.contextmanager

@@ -39,8 +39,9 @@ class Checked(np.ndarray):
         np.ndarray.__setitem__(self, index, value)
 
     def _check(self, index):
-        for i, size in zip(index if isinstance(index, tuple) else (index,), self.shape):
-            if not isinstance(i, slice) and not 0 <= i < size:
+        """Refuse negative indices; NumPy refuses those that are too large."""
+        for i in index if type(index) is tuple else (index,):
+            if type(i) is not slice and i < 0:
                 raise IndexError(f"index {index} is outside an array of shape {self.shape}")
 
 
@@ -80,7 +81,7 @@ class SimulatedDevice:
         """Go to a block; its shared memory holds no numbers yet."""
         self.blockIdx, self._shared = Dim3(*place), {}
 
-    def _shared_array(self, shape, dtype):
+    def _shared_array(self, shape, dtype, alignment=None):
         caller = sys._getframe(1)
         key = caller.f_code, caller.f_lineno
         if key not in self._shared:
