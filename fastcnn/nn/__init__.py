@@ -1,6 +1,6 @@
 """Stateful layers, initialisers and networks."""
 
-from fastcnn.nn import initialisers, memory
+from fastcnn.nn import initialisers, memory, torchvision
 from fastcnn.nn.flat import FlatParameters
 from fastcnn.nn.inference import Inference
 from fastcnn.nn.layers import (
@@ -17,7 +17,21 @@ from fastcnn.nn.layers import (
     Sequential,
 )
 from fastcnn.nn.module import Module, Parameter
-from fastcnn.nn.networks import resnet18, resnet20, small_cnn, vgg11
+from fastcnn.nn.networks import (
+    lenet,
+    mlp,
+    resnet18,
+    resnet20,
+    resnet32,
+    resnet34,
+    resnet50,
+    resnet56,
+    small_cnn,
+    vgg11,
+    vgg13,
+    vgg16,
+    vgg19,
+)
 
 __all__ = [
     "AvgPool2d",
@@ -36,9 +50,19 @@ __all__ = [
     "Residual",
     "Sequential",
     "initialisers",
+    "lenet",
     "memory",
+    "mlp",
     "resnet18",
     "resnet20",
+    "resnet32",
+    "resnet34",
+    "resnet50",
+    "resnet56",
     "small_cnn",
+    "torchvision",
     "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
 ]

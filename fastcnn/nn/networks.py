@@ -1,7 +1,8 @@
-"""Networks, ready to be trained. Each is a function of its seed.
+"""Networks, ready to be trained. Each is a function of its seed; `dtype` is float32 or float64.
 
-Sources: He et al., "Deep Residual Learning for Image Recognition" (2015), table 1 and section 4.2; Simonyan and
-Zisserman, "Very Deep Convolutional Networks" (2015), table 1; batch norm before every ReLU, no bias in front of it.
+No bias where a batch norm follows. Sources: He et al., "Deep Residual Learning for Image Recognition" (2015), table 1
+and section 4.2; Simonyan and Zisserman, "Very Deep Convolutional Networks" (2015), table 1; LeCun et al.,
+"Gradient-Based Learning Applied to Document Recognition" (1998), figure 2.
 """
 
 import numpy as np
@@ -16,11 +17,12 @@ from fastcnn.nn.layers import (
     GlobalAvgPool2d,
     Linear,
     MaxPool2d,
+    ReLU,
     Residual,
     Sequential,
 )
 
-_VGG11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")  # filters; M: 2x2 max-pooling
+_VGG_WIDTHS = (1, 2, 4, 8, 8)  # filters of the five blocks, in those of the first
 
 
 def small_cnn(input_shape, classes, width=24, drop=0.3, seed=0, dtype=np.float32):
@@ -39,22 +41,63 @@ def small_cnn(input_shape, classes, width=24, drop=0.3, seed=0, dtype=np.float32
     ValueError
         If the images are too small to be pooled twice.
     """
-    channels, height, image_width = input_shape
-    if min(height, image_width) < 4:
-        raise ValueError(f"input_shape: expected images of at least 4 x 4, got {height} x {image_width}")
-    rng = _generator(seed)
+    channels, rng = _channels(input_shape, 4), _generator(seed)
     features = Sequential(
-        Conv2d(channels, width, 3, padding=1, bias=False, rng=rng, dtype=dtype),
-        BatchNorm2d(width, relu=True, dtype=dtype),
+        *_conv(channels, width, 3, 1, rng, dtype),
         MaxPool2d(2),
-        Conv2d(width, 2 * width, 3, padding=1, bias=False, rng=rng, dtype=dtype),
-        BatchNorm2d(2 * width, relu=True, dtype=dtype),
+        *_conv(width, 2 * width, 3, 1, rng, dtype),
         MaxPool2d(2),
         Dropout(drop, derive_key(seed, 1)),
         Flatten(),
     )
     (size,) = features.output_shape(input_shape)
     return Sequential(*features.layers, Linear(size, classes, rng=rng, dtype=dtype))
+
+
+def mlp(input_shape, classes, hidden=(100,), batch_norm=False, drop=0.0, seed=0, dtype=np.float32):
+    """A fully connected net: affine layers with ReLU, and one that gives the scores.
+
+    Parameters
+    ----------
+    input_shape : shape of one example, (D,) or (C, H, W)
+    classes : int
+    hidden : ints, the neurons of each hidden layer
+    batch_norm : bool, before every ReLU
+    drop : float, probability of dropping a hidden neuron
+    seed : int, of the initial weights and the dropout masks
+    """
+    rng, (size,) = _generator(seed), Flatten().output_shape(input_shape)
+    return Sequential(Flatten(), *_affine(size, hidden, classes, batch_norm, drop, seed, rng, dtype))
+
+
+def lenet(classes=10, input_shape=(1, 28, 28), seed=0, dtype=np.float32):
+    """LeNet-5 as it is trained today, with ReLU and max-pooling: two convolutions of 5x5, affine layers of 120 and 84.
+
+    The first convolution pads with 2 pixels, so that images of 28x28 are to it what the paper's of 32x32 are.
+
+    Parameters
+    ----------
+    classes : int
+    input_shape : (C, H, W) of the images, H and W at least 12
+    seed : int, of the initial weights
+
+    Raises
+    ------
+    ValueError
+        If the images are too small.
+    """
+    channels, rng = _channels(input_shape, 12), _generator(seed)
+    features = Sequential(
+        Conv2d(channels, 6, 5, padding=2, rng=rng, dtype=dtype),
+        ReLU(),
+        MaxPool2d(2),
+        Conv2d(6, 16, 5, rng=rng, dtype=dtype),
+        ReLU(),
+        MaxPool2d(2),
+        Flatten(),
+    )
+    (size,) = features.output_shape(input_shape)
+    return Sequential(*features.layers, *_affine(size, (120, 84), classes, False, 0.0, seed, rng, dtype))
 
 
 def resnet20(classes=10, channels=3, width=16, seed=0, dtype=np.float32):
@@ -67,11 +110,18 @@ def resnet20(classes=10, channels=3, width=16, seed=0, dtype=np.float32):
     ----------
     classes, channels, width : int
     seed : int, of the initial weights
-    dtype : float32 or float64
     """
-    rng = _generator(seed)
-    stem = _conv_bn(channels, width, 3, 1, True, rng, dtype)
-    return _resnet(stem, (width, 2 * width, 4 * width), 3, classes, rng, dtype)
+    return _resnet(_basic_block, (3, 3, 3), classes, channels, "cifar", width, seed, dtype)
+
+
+def resnet32(classes=10, channels=3, width=16, seed=0, dtype=np.float32):
+    """ResNet-32: as `resnet20`, with stages of five blocks."""
+    return _resnet(_basic_block, (5, 5, 5), classes, channels, "cifar", width, seed, dtype)
+
+
+def resnet56(classes=10, channels=3, width=16, seed=0, dtype=np.float32):
+    """ResNet-56: as `resnet20`, with stages of nine blocks."""
+    return _resnet(_basic_block, (9, 9, 9), classes, channels, "cifar", width, seed, dtype)
 
 
 def resnet18(classes=1000, channels=3, stem="imagenet", width=64, seed=0, dtype=np.float32):
@@ -84,68 +134,133 @@ def resnet18(classes=1000, channels=3, stem="imagenet", width=64, seed=0, dtype=
         "imagenet": a 7x7 convolution of stride 2 and 3x3 max-pooling of stride 2; "cifar", for small images: a 3x3
         convolution of stride 1.
     seed : int, of the initial weights
-    dtype : float32 or float64
     """
-    rng = _generator(seed)
-    if checks.choice("stem", stem, ("imagenet", "cifar")) == "cifar":
-        first = _conv_bn(channels, width, 3, 1, True, rng, dtype)
-    else:
-        first = *_conv_bn(channels, width, 7, 2, True, rng, dtype), MaxPool2d(3, 2, 1)
-    return _resnet(first, (width, 2 * width, 4 * width, 8 * width), 2, classes, rng, dtype)
+    return _resnet(_basic_block, (2, 2, 2, 2), classes, channels, stem, width, seed, dtype)
 
 
-def vgg11(classes=10, input_shape=(3, 32, 32), seed=0, dtype=np.float32):
-    """VGG-11 with batch norm for CIFAR-size images: the eight convolutions of column A, then one affine layer.
+def resnet34(classes=1000, channels=3, stem="imagenet", width=64, seed=0, dtype=np.float32):
+    """ResNet-34: as `resnet18`, with stages of three, four, six and three blocks."""
+    return _resnet(_basic_block, (3, 4, 6, 3), classes, channels, stem, width, seed, dtype)
+
+
+def resnet50(classes=1000, channels=3, stem="imagenet", width=64, seed=0, dtype=np.float32):
+    """ResNet-50: as `resnet34`, of bottleneck blocks, whose outputs have four times as many channels.
+
+    The stride of a stage is that of its first 3x3 convolution, where most weights for download have it; the paper's is
+    that of the 1x1 before it.
+    """
+    return _resnet(_bottleneck, (3, 4, 6, 3), classes, channels, stem, width, seed, dtype)
+
+
+def vgg11(classes=10, input_shape=(3, 32, 32), seed=0, dtype=np.float32, batch_norm=True, head="cifar", width=64):
+    """VGG-11: the eight convolutions of column A in five blocks, each ended by 2x2 max-pooling, and affine layers.
 
     Parameters
     ----------
     classes : int
     input_shape : (C, H, W) of the images, H and W at least 32
-    seed : int, of the initial weights
-    dtype : float32 or float64
+    seed : int, of the initial weights and the dropout masks
+    batch_norm : bool, before every ReLU of the convolutions
+    head : {"cifar", "imagenet"}
+        "cifar": one affine layer; "imagenet": the paper's three, 64 times `width` neurons in the hidden ones, with
+        dropout, for images of 224x224.
+    width : int, filters of the first block; the others have 2, 4, 8 and 8 times as many
 
     Raises
     ------
     ValueError
         If the images are too small to be pooled five times.
     """
-    channels, height, image_width = input_shape
-    if min(height, image_width) < 32:
-        raise ValueError(f"input_shape: expected images of at least 32 x 32, got {height} x {image_width}")
-    rng, layers = _generator(seed), []
-    for filters in _VGG11:
-        if filters == "M":
-            layers.append(MaxPool2d(2))
-        else:
-            layers += _conv_bn(channels, filters, 3, 1, True, rng, dtype)
-            channels = filters
-    (size,) = Sequential(*layers, Flatten()).output_shape(input_shape)
-    return Sequential(*layers, Flatten(), Linear(size, classes, rng=rng, dtype=dtype))
+    return _vgg((1, 1, 2, 2, 2), classes, input_shape, seed, dtype, batch_norm, head, width)
+
+
+def vgg13(classes=10, input_shape=(3, 32, 32), seed=0, dtype=np.float32, batch_norm=True, head="cifar", width=64):
+    """VGG-13: as `vgg11`, with the ten convolutions of column B."""
+    return _vgg((2, 2, 2, 2, 2), classes, input_shape, seed, dtype, batch_norm, head, width)
+
+
+def vgg16(classes=10, input_shape=(3, 32, 32), seed=0, dtype=np.float32, batch_norm=True, head="cifar", width=64):
+    """VGG-16: as `vgg11`, with the thirteen convolutions of column D."""
+    return _vgg((2, 2, 3, 3, 3), classes, input_shape, seed, dtype, batch_norm, head, width)
+
+
+def vgg19(classes=10, input_shape=(3, 32, 32), seed=0, dtype=np.float32, batch_norm=True, head="cifar", width=64):
+    """VGG-19: as `vgg11`, with the sixteen convolutions of column E."""
+    return _vgg((2, 2, 4, 4, 4), classes, input_shape, seed, dtype, batch_norm, head, width)
 
 
 def _generator(seed):
     return np.random.Generator(np.random.Philox(key=derive_key(seed, 0)))
 
 
-def _conv_bn(channels, filters, size, stride, relu, rng, dtype):
-    """A convolution that keeps the image's size (but for the stride), and its batch norm."""
-    conv = Conv2d(channels, filters, size, stride, size // 2, bias=False, rng=rng, dtype=dtype)
-    return conv, BatchNorm2d(filters, relu=relu, dtype=dtype)
+def _channels(input_shape, smallest):
+    """The channels of images that are large enough."""
+    channels, height, width = input_shape
+    if min(height, width) < smallest:
+        raise ValueError(f"input_shape: expected images of at least {smallest} x {smallest}, got {height} x {width}")
+    return channels
 
 
-def _resnet(stem, widths, blocks, classes, rng, dtype):
-    """Stages of `blocks` basic blocks; each stage but the first halves the images' size."""
-    layers, channels = list(stem), widths[0]
-    for stage, filters in enumerate(widths):
-        for block in range(blocks):
-            layers.append(_basic_block(channels, filters, 2 if stage and block == 0 else 1, rng, dtype))
+def _conv(channels, filters, size, stride, rng, dtype, batch_norm=True, relu=True):
+    """The layers of a convolution that keeps the image's size (but for the stride)."""
+    conv = Conv2d(channels, filters, size, stride, size // 2, bias=not batch_norm, rng=rng, dtype=dtype)
+    after = [BatchNorm2d(filters, relu=relu, dtype=dtype)] if batch_norm else [ReLU()] * relu
+    return [conv, *after]
+
+
+def _affine(size, hidden, classes, batch_norm, drop, seed, rng, dtype):
+    """The affine layers of a net, with what stands between them."""
+    layers = []
+    for i, neurons in enumerate(hidden):
+        layers.append(Linear(size, neurons, bias=not batch_norm, relu=True, rng=rng, dtype=dtype))
+        layers.append(BatchNorm2d(neurons, relu=True, dtype=dtype) if batch_norm else ReLU())
+        if drop:
+            layers.append(Dropout(drop, derive_key(seed, 1 + i)))
+        size = neurons
+    return [*layers, Linear(size, classes, rng=rng, dtype=dtype)]
+
+
+def _vgg(convolutions, classes, input_shape, seed, dtype, batch_norm, head, width):
+    """Blocks of so many convolutions each."""
+    channels, rng, layers = _channels(input_shape, 32), _generator(seed), []
+    hidden = () if checks.choice("head", head, ("cifar", "imagenet")) == "cifar" else (64 * width, 64 * width)
+    for count, times in zip(convolutions, _VGG_WIDTHS, strict=True):
+        for _ in range(count):
+            layers += _conv(channels, times * width, 3, 1, rng, dtype, batch_norm)
+            channels = times * width
+        layers.append(MaxPool2d(2))
+    layers.append(Flatten())
+    (size,) = Sequential(*layers).output_shape(input_shape)
+    return Sequential(*layers, *_affine(size, hidden, classes, False, 0.5, seed, rng, dtype))
+
+
+def _resnet(make_block, blocks, classes, channels, stem, width, seed, dtype):
+    """Stages of so many blocks each; each stage but the first halves the images' size, and has twice the filters."""
+    rng = _generator(seed)
+    if checks.choice("stem", stem, ("imagenet", "cifar")) == "cifar":
+        layers = _conv(channels, width, 3, 1, rng, dtype)
+    else:
+        layers = [*_conv(channels, width, 7, 2, rng, dtype), MaxPool2d(3, 2, 1)]
+    channels = width
+    for stage, count in enumerate(blocks):
+        for i in range(count):
+            stride, shortcut = 2 if stage and i == 0 else 1, None
+            main = Sequential(*make_block(channels, width << stage, stride, rng, dtype))
+            filters = main.layers[-2].weight.data.shape[0]
+            if (channels, stride) != (filters, 1):
+                shortcut = Sequential(*_conv(channels, filters, 1, stride, rng, dtype, relu=False))
+            layers.append(Residual(main, shortcut))
             channels = filters
     return Sequential(*layers, GlobalAvgPool2d(), Linear(channels, classes, rng=rng, dtype=dtype))
 
 
 def _basic_block(channels, filters, stride, rng, dtype):
-    main = Sequential(
-        *_conv_bn(channels, filters, 3, stride, True, rng, dtype), *_conv_bn(filters, filters, 3, 1, False, rng, dtype)
-    )
-    same = stride == 1 and channels == filters
-    return Residual(main, None if same else Sequential(*_conv_bn(channels, filters, 1, stride, False, rng, dtype)))
+    """The layers of the main branch."""
+    first = _conv(channels, filters, 3, stride, rng, dtype)
+    return [*first, *_conv(filters, filters, 3, 1, rng, dtype, relu=False)]
+
+
+def _bottleneck(channels, filters, stride, rng, dtype):
+    reduce = _conv(channels, filters, 1, 1, rng, dtype)
+    middle = _conv(filters, filters, 3, stride, rng, dtype)
+    return [*reduce, *middle, *_conv(filters, 4 * filters, 1, 1, rng, dtype, relu=False)]
