@@ -236,7 +236,17 @@ def test_a_net_is_moved_copied_and_saved(run_python):
     )
 
 
-@pytest.mark.parametrize("options", ["momentum=0.9, nesterov=True, weight_decay=0.1", "clip_norm=0.5, l1=0.01"])
+GROUPS = "groups=[optim.Group(optim.vectors, weight_decay=0), optim.Group('0.*', frozen=True)]"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "momentum=0.9, nesterov=True, weight_decay=0.1",
+        "clip_norm=0.5, l1=0.01",
+        f"clip_norm=0.5, momentum=0.9, weight_decay=0.1, {GROUPS}",
+    ],
+)
 def test_training_steps(options, run_python):
     on_simulator(
         run_python,

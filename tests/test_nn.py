@@ -595,14 +595,18 @@ def test_flat_parameters_are_views():
     before = {name: parameter.data.copy() for name, parameter in net.named_parameters()}
     flat = nn.FlatParameters(net)
     assert flat.data.size == flat.grad.size == sum(map(np.size, before.values()))
-    for (name, first, last), (own, parameter) in zip(flat.names, net.named_parameters(), strict=True):
-        assert name == own
+    parameters = dict(net.named_parameters())
+    assert {name for name, *_ in flat.names} == parameters.keys()
+    assert [len(shape) == 1 for shape in flat.shapes] == [False] * 3 + [True] * 5  # those of one axis behind the others
+    for (name, first, last), shape in zip(flat.names, flat.shapes, strict=True):
+        parameter = parameters[name]
+        assert shape == parameter.data.shape
         assert_array_equal(parameter.data, before[name])
         assert_array_equal(flat.data[first:last], before[name].ravel())
         assert np.shares_memory(parameter.data, flat.data) and np.shares_memory(parameter.grad, flat.grad)
     out = net(spread(4, 2, 9, 7))
     net.backward(np.ones_like(out))
-    assert_array_equal(flat.grad, np.concatenate([p.grad.ravel() for _, p in net.named_parameters()]))
+    assert_array_equal(flat.grad, np.concatenate([parameters[name].grad.ravel() for name, *_ in flat.names]))
     assert flat.grad.any()
     flat.data[...] = 0
     assert not net.eval()(spread(4, 2, 9, 7)).any()

@@ -7,7 +7,7 @@ import pytest
 from layers_support import floor_in_use  # noqa: F401  each test runs on each floor
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fastcnn import optim
+from fastcnn import nn, optim
 
 SIZE, STEPS = 5000, 4  # more than two blocks of an elementwise kernel
 
@@ -128,6 +128,129 @@ def test_adamw_decays_beside_the_step():
 
     follow(optim.AdamW(Flat(), 0.05, weight_decay=0.3), adamw, 0.05, lambda w, dw: dw)
     assert optim.AdamW(Flat()).weight_decay == 0.01
+
+
+# ---- groups of parameters
+
+
+class Named(Flat):
+    """Parameters with names and shapes; the second and third lie so that a group of biases is in two parts."""
+
+    PARTS = {"0.weight": (40, 50), "0.bias": (40,), "1.weight": (400,), "1.bias": (60,), "2.weight": (50, 50)}
+
+    def __init__(self, dtype=np.float64):
+        super().__init__(dtype)
+        ends = np.cumsum([math.prod(shape) for shape in self.PARTS.values()])
+        assert ends[-1] == SIZE
+        self.shapes = tuple(self.PARTS.values())
+        self.names = tuple(zip(self.PARTS, [0, *ends[:-1]], ends, strict=True))
+
+    def part(self, name):
+        return next(slice(first, last) for own, first, last in self.names if own == name)
+
+
+def no_decay(name, shape):
+    return name.endswith("bias")
+
+
+@every_rule
+def test_groups_are_optimizers_of_their_own(name):
+    """Each part goes as with an optimizer of it alone; what is frozen stays, with its state."""
+    make, options, _ = RULES[name]
+    groups = [
+        optim.Group("0.*", lr=0.5),
+        optim.Group("*.bias", weight_decay=0),
+        optim.Group(no_decay, lr=0.2, l1=0.3),
+        optim.Group("1.weight", frozen=True),
+        optim.Group("1.bias", l1=0),
+    ]
+    common = {"weight_decay": 0.1, "l1": 0.02, **{k: v for k, v in options.items() if k != "weight_decay"}}
+    whole = make(Named(), 0.05, groups=groups, **common)
+    own = {
+        "0.weight": dict(lr=0.025),
+        "0.bias": dict(lr=0.005, weight_decay=0, l1=0.3),
+        "1.bias": dict(lr=0.01, weight_decay=0, l1=0),
+        "2.weight": dict(lr=0.05),
+    }
+    alone = {}
+    for part, settings in own.items():
+        flat, place = Flat(), whole.parameters.part(part)
+        flat.data, flat.grad = flat.data[place].copy(), flat.grad[place].copy()
+        alone[part] = make(flat, **{**common, **settings})
+    frozen = whole.parameters.part("1.weight")
+    before = whole.parameters.data[frozen].copy()
+    for t in range(1, STEPS + 1):
+        whole.parameters.grad[...] = gradient(t)
+        whole.step()
+        for part, optimizer in alone.items():
+            optimizer.parameters.grad[...] = gradient(t)[whole.parameters.part(part)]
+            optimizer.step()
+    for part, optimizer in alone.items():
+        place = whole.parameters.part(part)
+        assert_allclose(whole.parameters.data[place], optimizer.parameters.data, rtol=1e-13, atol=1e-13)
+        for key, array in optimizer.state.items():
+            assert_allclose(whole.state[key][place], array, rtol=1e-13, atol=1e-13)
+    assert before.tobytes() == whole.parameters.data[frozen].tobytes()
+    assert not any(array[frozen].any() for array in whole.state.values())
+
+
+def test_one_pass_over_each_part_with_the_same_options(monkeypatch):
+    def sizes(groups, parameters=None):
+        optimizer, seen = optim.SGD(parameters or Named(), 0.1, groups=groups), []
+        monkeypatch.setattr(optimizer, "_update", lambda w, *_, **options: seen.append(w.size))
+        optimizer.step()
+        return seen
+
+    assert sizes(()) == sizes([optim.Group("*", lr=2)]) == [SIZE]
+    assert sizes([optim.Group(optim.vectors, weight_decay=0)]) == [2000, 500, 2500]
+    assert sizes([optim.Group("[01].*", frozen=True)]) == [2500]
+    net = nn.resnet20(width=4)
+    assert len(sizes([optim.Group(optim.vectors, weight_decay=0)], nn.FlatParameters(net))) == 2
+    assert sizes([optim.Group("*", frozen=True)]) == []
+
+
+def test_what_is_frozen_does_not_count_for_the_norm():
+    optimizer = optim.SGD(Named(), 0.05, clip_norm=10.0, groups=[optim.Group("1.*", frozen=True)])
+    before, dw = optimizer.parameters.data.copy(), gradient(1)
+    dw[optimizer.parameters.part("1.weight")] *= 1e6
+    optimizer.parameters.grad[...] = dw
+    optimizer.step()
+    for part in ("1.weight", "1.bias"):
+        dw[optimizer.parameters.part(part)] = 0
+    assert_allclose(optimizer.parameters.data, before - 0.05 * dw * 10 / np.linalg.norm(dw), rtol=1e-12, atol=1e-12)
+
+
+def test_groups_refuse():
+    with pytest.raises(ValueError, match=r"groups: no parameter matches 'head\.\*'"):
+        optim.SGD(Named(), 0.1, groups=[optim.Group("head.*", lr=10)])
+    for option in ("lr", "weight_decay", "l1"):
+        with pytest.raises(ValueError, match=f"^{option}: expected"):
+            optim.Group("*", **{option: -1})
+
+
+@every_rule
+def test_a_copy_over_other_parameters(name):
+    """It goes on as the optimizer would have, which it does not touch."""
+    make, options, _ = RULES[name]
+    optimizer = make(Flat(), 0.05, **options)
+    optimizer.parameters.grad[...] = gradient(1)
+    optimizer.step()
+    saved = {key: np.copy(value) for key, value in optimizer.state_dict().items()}
+    parameters = Flat()
+    parameters.data[...] = optimizer.parameters.data
+    twin = optimizer.over(parameters)
+    twin.lr, before = 0.3, optimizer.parameters.data.copy()
+    parameters.grad[...] = gradient(2)
+    twin.step()
+    assert optimizer.lr == 0.05 and all(np.array_equal(optimizer.state_dict()[key], saved[key]) for key in saved)
+    assert_array_equal(optimizer.parameters.data, before)
+    optimizer.lr = 0.3
+    optimizer.parameters.grad[...] = gradient(2)
+    optimizer.step()
+    assert_array_equal(optimizer.parameters.data, parameters.data)
+
+
+# ---- what a step takes into account
 
 
 def test_the_learning_rate_may_change_between_steps():

@@ -6,10 +6,14 @@ from fastcnn.layers import device
 class FlatParameters:
     """Moves a net's parameters and gradients into two flat arrays; the net keeps working on views of them.
 
+    Parameters of one axis lie behind the others: they are what optimizers often treat differently, and can do so in two
+    passes then.
+
     Attributes
     ----------
     data, grad : (P,) arrays
     names : tuple of (name, first, last): where each parameter lies
+    shapes : tuple of their shapes
 
     Raises
     ------
@@ -18,7 +22,7 @@ class FlatParameters:
     """
 
     def __init__(self, net):
-        named = list(net.named_parameters())
+        named = sorted(net.named_parameters(), key=lambda entry: len(entry[1].data.shape) == 1)
         dtypes = {parameter.data.dtype for _, parameter in named}
         if len(dtypes) != 1:
             raise ValueError(f"net: expected parameters of one dtype, got {sorted(map(str, dtypes)) or 'none'}")
@@ -33,4 +37,4 @@ class FlatParameters:
             parameter.grad = self.grad[first:last].reshape(shape)
             names.append((name, first, last))
             first = last
-        self.names = tuple(names)
+        self.names, self.shapes = tuple(names), tuple(parameter.data.shape for _, parameter in named)
