@@ -705,6 +705,68 @@ _OPTIM = [
        Limit(1e-12, 1e-14, "as squared_norm, a root and a quotient"), flops=_elements("x", 2), buffers=()),
 ]  # fmt: skip
 
+# ---- augmentation
+
+_IMAGES = _cases(
+    quick=[dict(x=(3, 3, 7, 9), integer=True), dict(x=(2, 1, 5, 4))],
+    normal=[dict(x=(0, 3, 4, 4), integer=True), dict(x=(1, 4, 1, 1)), dict(x=(5, 2, 33, 17), integer=True)],
+    thorough=[dict(x=(128, 3, 32, 32), integer=True), dict(x=(8, 3, 224, 224), integer=True)],
+)
+_WARPS = tuple(
+    (level, dict(case, size=size, map=map_))
+    for level, case in _IMAGES
+    for map_, size in (("affine", (11, 6)), ("shift", case["x"][2:]), ("shrink", (3, 2)))
+)
+_PIXELS = Limit(1e-6, 5e-15, "a dozen roundings per pixel; the mean that is subtracted cancels some digits")
+
+
+def _images(rng, shape, integer=False):
+    """Images with values from 0 to 255, and the scale and shift that standardise them."""
+    x = rng.integers(0, 256, shape, np.uint8) if integer else rng.uniform(0, 255, shape)
+    return dict(x=x, scale=rng.uniform(0.01, 0.02, shape[1]), shift=rng.uniform(-2, -1, shape[1]))
+
+
+def _warp_inputs(rng, x, size, map, integer=False):
+    maps = rng.uniform(-1, 1, (x[0], 2, 3)) + [[0, 0, x[2] / 2], [0, 0, x[3] / 2]]
+    if map == "shift":
+        mirrored = rng.random(x[0]) < 0.5
+        maps[:, :, :2] = [[1, 0], [0, 1]]
+        maps[:, :, 2] = rng.integers(-1, 2, (x[0], 2))
+        maps[mirrored, 1, 1] = -1
+        maps[mirrored, 1, 2] += x[3] - 1
+    elif map == "shrink":
+        maps[:, :, :2] *= 4
+    return dict(maps=maps, size=size, fill=rng.uniform(0, 255, x[1]), **_images(rng, x, integer))
+
+
+def _color_inputs(rng, x, integer=False):
+    mixes = {name: rng.uniform(-0.5, 1, (x[0], x[1], x[1])) for name in ("mix", "mean_mix")}
+    return dict(**mixes, **_images(rng, x, integer))
+
+
+def _noise_inputs(rng, x, integer=False):
+    keys = rng.integers(0, 2**64, x[0], np.uint64)
+    return dict(std=rng.uniform(1, 50, x[0]), keys=keys, **_images(rng, x, integer))
+
+
+def _erase_inputs(rng, x, integer=False):
+    ends = [np.sort(rng.integers(0, length + 1, (x[0], 2)), axis=1) for length in x[2:]]
+    ends[0][:1], ends[1][:1] = (0, 1), (0, x[3])  # one box that is not empty
+    return dict(x=rng.standard_normal(x), boxes=np.concatenate(ends, axis=1), fill=rng.standard_normal(x[1]))
+
+
+def _mix_inputs(rng, x, integer=False):
+    return dict(x=rng.standard_normal(x), partner=rng.permutation(x[0]), weight=rng.random(x[0]))
+
+
+_AUGMENT = [
+    Op("warp_images", "augment", _WARPS, _warp_inputs, _PIXELS, flops=_elements("x", 12)),
+    Op("color_images", "augment", _IMAGES, _color_inputs, _PIXELS, flops=_elements("x", 10)),
+    Op("noise_images", "augment", _IMAGES, _noise_inputs, _PIXELS, flops=_elements("x", 40)),
+    Op("erase_boxes", "augment", _IMAGES, _erase_inputs, _MOVES, in_place=("x",)),
+    Op("mix_images", "augment", _IMAGES, _mix_inputs, _PIXELS, flops=_elements("x", 3)),
+]
+
 OPS = {
-    op.name: op for op in (*_CONV, *_AFFINE, *_POOL, *_ACTIVATION, *_NORM, *_DROPOUT, *_LOSSES, *_OPTIM)
+    op.name: op for op in (*_CONV, *_AFFINE, *_POOL, *_ACTIVATION, *_NORM, *_DROPOUT, *_LOSSES, *_OPTIM, *_AUGMENT)
 }  # fmt: skip

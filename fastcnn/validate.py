@@ -145,7 +145,8 @@ def _laid_out(value, layout, floor):
         value = value.copy()
         value.flags.writeable = False
         return floor.put(value)
-    wide = np.full([2 * n for n in value.shape], np.nan if value.dtype.kind == "f" else -1, value.dtype)
+    poison = np.array(np.nan if value.dtype.kind == "f" else -1).astype(value.dtype)
+    wide = np.full([2 * n for n in value.shape], poison)
     odd = tuple(slice(1, None, 2) for _ in value.shape)
     wide[odd] = value
     return floor.put(wide)[odd]

@@ -56,7 +56,10 @@ TOOLS = {
     "reference": set(),
 }
 # Functions that a floor lacks: {(floor, "family.function"): reason}.
-LACKING = {}
+LACKING = {
+    ("cuda", f"augment.{name}"): "batches are prepared on the host, beside training"
+    for name in ("warp_images", "color_images", "noise_images", "erase_boxes", "mix_images")
+}
 
 # Arrows go down only: a part imports parts of a lower level, or itself.
 LEVEL = {

@@ -63,7 +63,7 @@ class parallel:
     def __call__(self, count, *args):
         if count <= 0:
             return
-        if _launch.serial or config.DISABLE_JIT:
+        if _launch.serial or _here.alone or config.DISABLE_JIT:
             self.alone(count, *args)
         elif _launch.free:
             self._run(_launch.parallel_for, _launch.num_threads(), count, *args)
@@ -216,6 +216,28 @@ class _Launch:
 # In the order in which numba takes them.
 _FORK_LOCKS = global_compiler_lock, _threading_layer._backend_init_thread_lock, llvm.ffi.lib._lock._lock
 _launch = _Launch()
+
+
+class _Here(threading.local):
+    alone = False
+
+
+_here = _Here()
+
+
+class on_one_thread:  # lower case: it reads as a statement, `with on_one_thread():`
+    """Kernels called within the block run on the calling thread, and touch no threading layer.
+
+    For work beside that of other threads, which would otherwise wait for each other's parallel loops.
+    """
+
+    def __enter__(self):
+        self._before, _here.alone = _here.alone, True
+
+    def __exit__(self, *exception):
+        _here.alone = self._before
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_launch.before_fork, after_in_parent=_launch.after_fork, after_in_child=_launch.after_fork_in_child
@@ -241,4 +263,4 @@ def set_num_threads(n):
 
 def get_num_threads():
     """Number of threads that kernels called from this thread use."""
-    return 1 if _launch.serial else numba.get_num_threads()
+    return 1 if _launch.serial or _here.alone else numba.get_num_threads()

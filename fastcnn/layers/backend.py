@@ -70,9 +70,19 @@ def floor(family, array):
             "the backend is 'cuda', which computes with arrays on the GPU, but got arrays in the memory of the host; "
             "fastcnn.to_device copies them"
         )
-    module = _modules.get(key)
+    return _module(*key)
+
+
+def host_floor(family):
+    """The module of one op family that computes in the memory of the host: for the backend "cuda", that of the CPU."""
+    name = _current.get()
+    return _module("cpu" if name == "cuda" else name, family)
+
+
+def _module(name, family):
+    module = _modules.get((name, family))
     if module is None:  # floors are loaded when first used: the reference needs no compiler
-        module = _modules[key] = import_module(f"fastcnn.{_known(key[0])}.{family}")
+        module = _modules[name, family] = import_module(f"fastcnn.{_known(name)}.{family}")
     return module
 
 
