@@ -10,6 +10,7 @@ import pytest
 
 import fastcnn
 from fastcnn.bench import cases, ceilings, measure, nets, report, runners, table, targets, timer, worker
+from fastcnn.bench.families.data import PIPELINES
 from fastcnn.bench.results import Results
 from fastcnn.catalogue import OPS
 from fastcnn.cpu import ceilings as kernels
@@ -224,6 +225,7 @@ SMALL = {
     "affine_training": dict(n=6, d=7, m=5),
     "training_step": dict(net="resnet20", batch=2, lr=1e-4, momentum=0.9),
     "inference": dict(net="resnet20", batch=2),
+    **{f"augment_batch {name}": dict(pipeline=name, x=(3, 3, 31, 33), seed=1) for name in PIPELINES},
 }  # fmt: skip
 COMPETITORS = ("reference", "torch", "torch channels_last", "onnxruntime", "jax")  # in float32, not slow to compile
 

@@ -264,6 +264,21 @@ def test_trainer_does_what_the_loop_says():
         assert_array_equal(ours.net.state_dict()[name], value)
 
 
+def test_augmented_batches_come_preprocessed():
+    """Without any transform training is as before; and with soft labels a hit is one of the most likely class."""
+    plain, prepared, mixed = trainer(), trainer(), trainer()
+    prepared.batches.augment = data.Compose([], prepared.preprocess, dtype=np.float64)
+    prepared.batches.prefetch = 2
+    metrics, same = plain.run_epoch(), prepared.run_epoch()
+    assert_allclose((same.train_loss, same.train_accuracy), (metrics.train_loss, metrics.train_accuracy), rtol=1e-9)
+    transforms = [data.RandomFlip(), data.PadAndCrop(1), data.Mixup(1e-6, 3)]  # weights of 0 and 1
+    mixed.batches.augment = data.Compose(transforms, mixed.preprocess, dtype=np.float64)
+    mixed.batches.prefetch = 2
+    accuracy = [mixed.run_epoch().train_accuracy for _ in range(2)][-1]
+    assert_allclose(accuracy * 50, round(accuracy * 50))
+    assert 0 < accuracy < 1
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 256])
 def test_evaluate(batch_size):
     t = trainer()

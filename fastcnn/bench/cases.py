@@ -9,7 +9,7 @@ import numpy as np
 from fastcnn import shapes
 
 FAMILIES = ("microkernel", "conv", "pool", "norm", "activation", "dropout", "loss", "optim", "linear", "step",
-            "inference", "memory", "first_use", "ops")  # fmt: skip
+            "inference", "memory", "first_use", "data", "ops")  # fmt: skip
 
 # Images in a training batch for the layers of each network: what its training step has, or what fits at 224 pixels.
 TRAINING_BATCH = {

@@ -50,6 +50,10 @@ class Standardize:
         out /= self.std[:, None, None].astype(dtype)
         return out
 
+    def scale_and_shift(self, dtype=np.float32):
+        """Two arrays (C,) such that ``scale x + shift`` is what `apply` gives, but for rounding."""
+        return (1 / self.std).astype(dtype), (-self.mean / self.std).astype(dtype)
+
     def state(self):
         """The statistics as ``{"mean": (C,), "std": (C,)}``, float64."""
         return {"mean": self.mean, "std": self.std}

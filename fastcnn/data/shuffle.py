@@ -6,8 +6,8 @@ import numpy as np
 
 from fastcnn.common.philox import derive_key
 
-# First step of a key's path, so that the same seed gives unrelated orders to different uses.
-SPLIT, EPOCH = 1, 2
+# First step of a key's path, so that the same seed gives unrelated numbers to different uses.
+SPLIT, EPOCH, AUGMENT = 1, 2, 3
 
 
 def permutation(n, seed, *use):

@@ -38,7 +38,7 @@ class Trainer:
     ----------
     net : nn.Module that gives class scores (N, classes)
     optimizer : optim.Optimizer over the net's parameters
-    batches : data.Batches of images and labels
+    batches : data.Batches of images and labels; if it augments them, its `Compose` has the preprocessing and the dtype
     preprocess : object with `apply(images, dtype)`, fitted on the training images
     schedule : function of the progress in [0, 1] that gives a factor of the optimizer's initial learning rate, such as
         those of `optim.schedules`
@@ -73,7 +73,8 @@ class Trainer:
         for step, (x, y) in enumerate(self.batches.epoch(self.epoch)):
             progress = (self.epoch + step / steps) / self.epochs
             self.optimizer.lr = self.base_lr * self.schedule(progress)
-            scores, loss, dscores = _forward(self.net, self.preprocess.apply(x, self.dtype), y, place)
+            x = x if self.batches.augment else self.preprocess.apply(x, self.dtype)
+            scores, loss, dscores = _forward(self.net, x, y, place)
             under_way.append((step, scores, loss, y))
             if len(under_way) == ahead:
                 self._check_losses(under_way)
@@ -144,7 +145,8 @@ class _Sums:
     def add(self, scores, loss, y):
         self.images += len(y)
         self.loss += float(loss) * len(y)
-        self.correct += int(np.count_nonzero(device.to_host(scores).argmax(axis=1) == y))
+        answers = y if y.ndim == 1 else y.argmax(axis=1)  # of soft labels the most likely class
+        self.correct += int(np.count_nonzero(device.to_host(scores).argmax(axis=1) == answers))
 
     def averages(self):
         return self.loss / self.images, self.correct / self.images

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from fastcnn import layers, nn, optim
+from fastcnn import data, layers, nn, optim
 from fastcnn.bench import nets
+from fastcnn.bench.families.data import PIPELINES
 from fastcnn.bench.runners import Works
 from fastcnn.catalogue import OPS, as_tuple, bytes_moved
 from fastcnn.layers.backend import floor, get_backend
@@ -181,6 +182,21 @@ def _dropout_training(a, p, contestant):
 def _cross_entropy(a, p, contestant):
     x, y, dx = a["x"], a["y"], _buffer(a["x"])
     return lambda: layers.softmax_loss(x, y, out=dx)
+
+
+@_OWN
+def _augment_batch(a, p, contestant):
+    from fastcnn.cpu.jit import on_one_thread
+
+    _, _, transforms = PIPELINES[p["pipeline"]]
+    preprocess = data.Standardize(np.array([125.3, 123.0, 113.9]), np.array([63.0, 62.1, 66.7]))
+    augment, x, y = data.Compose(transforms(), preprocess), a["x"], a["y"]
+
+    def run():
+        with on_one_thread():
+            return augment(x, y, p["seed"])
+
+    return run
 
 
 class _Flat:
