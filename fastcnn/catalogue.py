@@ -15,7 +15,7 @@ from fastcnn.common.convolution import ALGORITHMS, WINOGRAD, applies
 from fastcnn.common.geometry import output_shape
 
 LEVELS = ("quick", "normal", "thorough")
-FLOORS = ("cpu", "reference")
+FLOORS = ("cpu", "cuda", "reference")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -178,9 +178,9 @@ def floating(arguments):
 
 
 @EACH_OP
-@pytest.mark.parametrize("floor", FLOORS)
+@pytest.mark.parametrize("floor", [floor for floor in FLOORS if floor != "cuda"])
 def test_a_nan_comes_out(name, floor):
-    """One NaN in each input in turn: some result is NaN."""
+    """One NaN in each input in turn: some result is NaN. That of the CUDA floor is in test_cuda_values.py."""
     op = OPS[name]
     blind = collections.Counter()
     for case in op.cases_of("quick"):

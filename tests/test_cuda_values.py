@@ -1,6 +1,7 @@
 """The kernels of the CUDA floor against the reference, on the simulator."""
 
 import pytest
+from test_catalogue import BLIND
 from test_house import TOOLS, families
 
 from fastcnn.catalogue import OPS
@@ -23,6 +24,27 @@ def test_kernels_agree_with_the_reference(name, run_python):
         for verdict in validate([{name!r}], "cuda", level="quick"):
             assert verdict.passed, (verdict.algo, verdict.dtype, verdict.failures)
             assert verdict.cases > 0
+    """,
+    )
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_nan_comes_out(name, run_python):
+    """One NaN in each input in turn: some result is NaN, but for those that it cannot show in."""
+    blind = [argument for op, argument in BLIND if op == name]
+    simulate(
+        run_python,
+        f"""
+        import numpy as np
+        from fastcnn.catalogue import OPS, Floor, as_tuple
+        op, floor = OPS[{name!r}], Floor("cuda")
+        case, *_ = op.cases_of("quick")
+        arguments = op.arguments(np.random.default_rng(0), case, np.float32)
+        arrays = [key for key, a in arguments.items() if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+        for key in set(arrays) - set({blind}):
+            given = {{**arguments, key: arguments[key].copy()}}
+            given[key].flat[2 * given[key].size // 3] = np.nan
+            assert any(np.isnan(result).any() for result in as_tuple(floor.call(op, given))), key
     """,
     )
 

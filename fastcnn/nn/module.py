@@ -200,9 +200,11 @@ class Module:
         """x as the floors need it, a plain array of the parameters' dtype; begins a forward pass."""
         self._x = self._out = None
         (x,) = checks.floats(x=x)
-        for value in vars(self).values():
-            if isinstance(value, Parameter) and value.data.dtype != x.dtype:
-                raise TypeError(f"x: expected {value.data.dtype}, as the layer's parameters, got {x.dtype}")
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter):
+                checks.same_memory(**{name: value.data, "x": x})
+                if value.data.dtype != x.dtype:
+                    raise TypeError(f"x: expected {value.data.dtype}, as the layer's parameters, got {x.dtype}")
         self._x = x if self.gradients else None
         return x
 
