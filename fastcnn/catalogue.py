@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastcnn import shapes
-from fastcnn.common.convolution import ALGORITHMS, WINOGRAD, applies
+from fastcnn.common.convolution import ALGORITHMS, CHOICES, DISTINCT, WINOGRAD, applies
 from fastcnn.common.geometry import output_shape
 
 LEVELS = ("quick", "normal", "thorough")
@@ -81,12 +81,16 @@ class Op:
         """The cases of a level and of those below it."""
         return [case for name, case in self.cases if LEVELS.index(name) <= LEVELS.index(level)]
 
-    def by_algorithm(self, level):
-        """{algo: (limit, cases)} of a level; for an op whose cases name no algorithm, that of None."""
+    def by_algorithm(self, level, floor="cpu"):
+        """{algo: (limit, cases)} of a level; for an op whose cases name no algorithm, that of None.
+
+        Without algorithms that the floor does not tell apart from others.
+        """
         found = {}
         for case in self.cases_of(level):
             algo = case.get("algo")
-            found.setdefault(algo, (self.limits.get(algo, self.limit), []))[1].append(case)
+            if algo is None or algo in DISTINCT.get(floor, CHOICES):
+                found.setdefault(algo, (self.limits.get(algo, self.limit), []))[1].append(case)
         return found
 
 

@@ -65,7 +65,7 @@ def validate(names=None, backend="cpu", dtypes=("float32", "float64"), level="no
     return (
         _validate(OPS[name], algo, limit, cases, floor, dtype, seed)
         for name in names
-        for algo, (limit, cases) in OPS[name].by_algorithm(level).items()
+        for algo, (limit, cases) in OPS[name].by_algorithm(level, backend).items()
         for dtype in dtypes
     )
 

@@ -150,3 +150,22 @@ def test_convolutions_of_every_kind(run_python):
                 assert max(errors) <= op.limits.get("direct", op.limit).float32, (name, case, errors)
         """,
     )
+
+
+def test_algorithms_that_are_not_told_apart(run_python):
+    """Whatever is asked for, the floor computes it, and by the same sums."""
+    simulate(
+        run_python,
+        """
+        import numpy as np
+        from fastcnn.common.convolution import CHOICES
+        from fastcnn.cuda.arrays import to_device, to_host
+        from fastcnn.cuda.conv import conv_forward
+
+        x, w = (np.random.default_rng().standard_normal(shape) for shape in ((1, 2, 4, 5), (3, 2, 3, 3)))
+        results = [
+            to_host(conv_forward(to_device(x), to_device(w), None, (1, 1), (1, 1), algo=algo)) for algo in CHOICES
+        ]
+        assert all(np.array_equal(result, results[0]) for result in results)
+        """,
+    )

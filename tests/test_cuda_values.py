@@ -12,7 +12,7 @@ VALUES = sorted(name for name, op in OPS.items() if op.family in FAMILIES)
 
 def simulate(run_python, code, **environment):
     """Run code in a process of its own, where CUDA kernels run on the simulator."""
-    return run_python(code, NUMBA_ENABLE_CUDASIM=1, **environment)
+    return run_python(code, timeout=600, NUMBA_ENABLE_CUDASIM=1, **environment)
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -60,9 +60,9 @@ def test_every_kernel_of_a_family_is_launched(family, run_python):
         from fastcnn.cuda.jit import KERNELS
         from fastcnn.validate import validate
         tools = tuple(f"fastcnn.cuda.{{tool}}." for tool in {sorted(TOOLS["cuda"])})
-        own = [kernel for name, kernel in KERNELS.items() if not name.startswith(tools)]
+        own = [k for name, k in KERNELS.items() if not name.startswith(tools) and "float32" in k.dtypes]
         names = [name for name, op in OPS.items() if op.family == {family!r}]
-        for verdict in validate(names, "cuda", level="quick"):
+        for verdict in validate(names, "cuda", dtypes=["float32"], level="quick"):
             pass
         assert own and [kernel.name for kernel in own if not kernel.launches] == []
     """,

@@ -28,6 +28,7 @@ WINOGRAD = {
 }
 ALGORITHMS = ("direct", "im2col", "depthwise", *WINOGRAD)
 CHOICES = ("auto", "accurate", *ALGORITHMS)  # what a caller may ask for
+DISTINCT = {"cuda": ("direct",)}  # what a floor tells apart, if not all: it computes the others as the first of these
 
 
 def applies(name, w_shape, stride, pad, dilation, groups):

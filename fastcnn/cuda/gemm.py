@@ -494,7 +494,7 @@ def _make_tile(rows, columns, rate, dtype, registers, blocks):
 
     settings = dict(
         threads=threads, blocks=blocks, registers=registers, opcodes=("LDG.E.128", "LDS.128", "STG.E.128"),
-        dtypes=(dtype,), name=f"gemm.{dtype}_{rows}x{columns}",
+        dtypes=(dtype,), name=f"{__name__}.{dtype}_{rows}x{columns}",
     )  # fmt: skip
     return Tile(rows, columns, rate, kernel(_SIGNATURE, **settings)(product))
 
