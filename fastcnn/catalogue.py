@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastcnn import shapes
-from fastcnn.common.convolution import ALGORITHMS, CHOICES, DISTINCT, WINOGRAD, applies
+from fastcnn.common.convolution import ALGORITHMS, CHOICES, DISTINCT, TENSOR_CORES, WINOGRAD, applies
 from fastcnn.common.geometry import output_shape
 
 LEVELS = ("quick", "normal", "thorough")
@@ -231,13 +231,15 @@ def _applies(algo, case):
 # Every geometry by every algorithm that takes it, each judged by a limit of its own.
 _CONV_CASES = tuple(
     (level, {**case, "algo": algo})
-    for algo in ("auto", *ALGORITHMS)
+    for algo in ("auto", *ALGORITHMS, *TENSOR_CORES)
     for level, case in (*_GEOMETRIES, *_cases((), _tiled_cases(algo) if algo in WINOGRAD else ()))
     if _applies(algo, case)
 )
 _TILES = "transforms of {0} x {0} tiles: the larger, the more their terms cancel"
 _CONV_LIMITS = {
     "auto": Limit(2e-5, 1e-13, "that of the least accurate algorithm it may choose"),
+    "tf32": Limit(2e-3, 5e-15, "factors rounded to 10 bits of fraction; float64 is not"),
+    "bf16": Limit(2e-2, 5e-15, "factors rounded to 7 bits of fraction; float64 is not"),
     "winograd_f2x3": Limit(2e-6, 1e-14, _TILES.format(4)),
     "winograd_f4x3": Limit(5e-6, 2.5e-14, _TILES.format(6)),
     "winograd_f6x3": Limit(2e-5, 1e-13, _TILES.format(8)),

@@ -8,7 +8,7 @@ import pytest
 
 from fastcnn import reference
 from fastcnn.catalogue import FLOORS, LEVELS, OPS, Floor, as_tuple, bytes_moved
-from fastcnn.common.convolution import ALGORITHMS, CHOICES, applies
+from fastcnn.common.convolution import ALGORITHMS, CHOICES, TENSOR_CORES, applies
 from fastcnn.cpu import activation, conv, linear
 from fastcnn.validate import gradient_error, relative_error, validate
 
@@ -137,11 +137,13 @@ def test_entry(name):
 def test_each_algorithm_has_cases_and_a_limit(name):
     """Of every level; and a geometry is computed by all algorithms that take it."""
     op = OPS[name]
-    assert set(op.limits) <= set(CHOICES)
+    assert set(op.limits) <= {*CHOICES, *TENSOR_CORES}
     for level in LEVELS:
         found = op.by_algorithm(level)
         assert set(found) == {"auto", *ALGORITHMS}
-        assert sum(len(cases) for _, cases in found.values()) == len(op.cases_of(level))
+        on_gpu = op.by_algorithm(level, "cuda")
+        assert set(on_gpu) == {"direct", *TENSOR_CORES} and on_gpu["direct"] == found["direct"]
+        assert sum(len(cases) for _, cases in {**on_gpu, **found}.values()) == len(op.cases_of(level))
         assert all(limit is op.limits.get(algo, op.limit) for algo, (limit, _) in found.items())
     for algo, (_, cases) in op.by_algorithm("thorough").items():
         taken = [
@@ -163,6 +165,8 @@ def test_the_limits_of_convolution():
         limits = {algo: limit for algo, (limit, _) in OPS[name].by_algorithm("quick").items()}
         assert {algo: limit.float32 for algo, limit in limits.items()} == promised
         assert all(limit.float64 <= 1e-8 * limit.float32 for limit in limits.values())
+        on_gpu = {algo: limit.float32 for algo, (limit, _) in OPS[name].by_algorithm("quick", "cuda").items()}
+        assert on_gpu == {"direct": 1e-6, "tf32": 2e-3, "bf16": 2e-2}
 
 
 def test_every_derivative_is_checked_numerically():

@@ -39,17 +39,18 @@ PRODUCT = """
 """
 
 
-@pytest.mark.parametrize("dtype, tiles", [("float32", 3), ("float64", 2)])
-def test_tiles(dtype, tiles, run_python):
+@pytest.mark.parametrize("numbers, tiles", [("float32", 3), ("float64", 2), ("tf32", 2), ("bf16", 2)])
+def test_tiles(numbers, tiles, run_python):
     """Each tile with its tails, and with every way to read operands and to write."""
     simulate(
         run_python,
         PRODUCT
         + f"""
-    tiles, limit = gemm.TILES[{dtype!r}], {{"float32": 3e-7, "float64": 1e-15}}[{dtype!r}]
+    tiles, limits = gemm.TILES[{numbers!r}], {{"float32": 3e-7, "float64": 1e-15, "tf32": 6e-4, "bf16": 5e-3}}
+    limit, dtype = limits[{numbers!r}], {numbers!r} if {numbers!r} == "float64" else "float32"
     assert len(tiles) == {tiles}
     for tile in tiles:
-        rows, columns, options = tile.rows, tile.columns, dict(parts=1, dtype={dtype!r})
+        rows, columns, options = tile.rows, tile.columns, dict(parts=1, dtype=dtype)
         assert product(tile, rows + 3, columns + 5, 13, modes=(SINGLY, SINGLY), **options) < limit
         assert product(tile, rows - 4, columns + 4, 20, modes=(ALONG_K, ACROSS), **options) < limit
         assert product(tile, rows - 4, columns - 4, 20, False, True, modes=(ACROSS, ALONG_K), **options) < limit
@@ -106,7 +107,7 @@ def test_the_choice_of_tiles(run_python):
         PRODUCT
         + """
     def chosen(rows, columns, depth, groups=1, dtype="float32"):
-        tile, parts = gemm.choose(rows, columns, depth, groups, np.dtype(dtype))
+        tile, parts = gemm.choose(rows, columns, depth, groups, dtype)
         return (tile.rows, tile.columns), parts
 
     assert chosen(256, 100_000, 2304) == ((128, 128), 1)

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastcnn
 from fastcnn import nn
-from fastcnn.common.convolution import ALGORITHMS, CHOICES, WINOGRAD
+from fastcnn.common.convolution import ALGORITHMS, CHOICES, TENSOR_CORES, WINOGRAD
 from fastcnn.cpu.conv import choose
 from fastcnn.layers import conv_backward, conv_forward, conv_relu_forward
 from fastcnn.layers.algorithm import conv_algorithm, preferred, use_conv_algorithm
@@ -270,3 +270,19 @@ def test_bad_arguments(arguments, options, message):
 def test_bad_dtype(dtype):
     with pytest.raises(TypeError, match="^dtype: expected float32 or float64"):
         conv_algorithm(X, W, dtype=dtype)
+
+
+@pytest.mark.parametrize("algo", TENSOR_CORES)
+def test_tensor_cores_are_a_gpus(algo):
+    """Arrays of the host are refused where the call names them, and computed directly where it does not."""
+    rng = np.random.default_rng()
+    x, w = rng.standard_normal((1, 2, 5, 5)), rng.standard_normal((3, 2, 3, 3))
+    with pytest.raises(ValueError, match=f"algo: '{algo}' .*tensor cores of a GPU.*to_device"):
+        conv_forward(x, w, None, stride=1, pad=0, algo=algo)
+    with pytest.raises(ValueError, match="tensor cores"):
+        conv_algorithm(x.shape, w.shape, algo=algo)
+    direct, _ = conv_forward(x, w, None, stride=1, pad=0, algo="direct")
+    with use_conv_algorithm(algo):
+        out, _ = conv_forward(x, w, None, stride=1, pad=0)
+        assert chosen(conv_algorithm(x.shape, w.shape)) == ["direct"] * 3
+    assert_array_equal(out, direct)

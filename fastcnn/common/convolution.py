@@ -27,8 +27,10 @@ WINOGRAD = {
     "winograd_f4x3s2": Tiling(4, 3, stride=2),
 }
 ALGORITHMS = ("direct", "im2col", "depthwise", *WINOGRAD)
-CHOICES = ("auto", "accurate", *ALGORITHMS)  # what a caller may ask for
-DISTINCT = {"cuda": ("direct",)}  # what a floor tells apart, if not all: it computes the others as the first of these
+TENSOR_CORES = ("tf32", "bf16")  # direct, with numbers rounded to these formats and summed in float32: on a GPU only
+CHOICES = ("auto", "accurate", *ALGORITHMS)  # what a caller may ask for, anywhere
+# What a floor tells apart, where that is not all CHOICES; it computes the others as the first of these.
+DISTINCT = {"cuda": ("direct", *TENSOR_CORES)}
 
 
 def applies(name, w_shape, stride, pad, dilation, groups):

@@ -2,7 +2,7 @@
 
 The input gradient is a product for each *phase* of pixels, those that the same taps reach: a gather, without atomics.
 Of the algorithms in `common.convolution` this floor has these two, and chooses by shape; whatever else is asked for is
-computed so.
+computed so. "tf32" and "bf16" are products on tensor cores, in float32 alone, of more than two filters a group.
 """
 
 import math
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import cuda, float64
 
+from fastcnn.common.convolution import TENSOR_CORES
 from fastcnn.common.geometry import output_shape
 from fastcnn.cuda.arrays import contiguous, flat, output
 from fastcnn.cuda.gemm import Axis, Operand, Target, Window, add_parts, digits, multiply
@@ -43,7 +44,7 @@ def conv_forward(
         grid = layer.grid(layer.filters, layer.windows)
         _grouped_forward[grid](flat(x), flat(w), b, add, layer.numbers, relu, flat(out))
     else:
-        layer.forward(flat(x), flat(w), flat(out), b, add, relu)
+        layer.forward(flat(x), flat(w), flat(out), b, add, relu, _numbers(algo))
     return out
 
 
@@ -66,7 +67,7 @@ def conv_backward_input(dout, w, x_shape, stride, pad, dilation=(1, 1), groups=1
         grid = layer.grid(layer.channels, layer.image)
         _grouped_backward_input[grid](flat(dout), flat(w), layer.numbers, flat(out))
     else:
-        layer.backward_input(flat(dout), flat(w), flat(out))
+        layer.backward_input(flat(dout), flat(w), flat(out), _numbers(algo))
     return out
 
 
@@ -80,7 +81,7 @@ def conv_backward_filter(dout, x, w_shape, stride, pad, dilation=(1, 1), groups=
         _grouped_backward_filter[out.size, parts](flat(dout), flat(x), layer.numbers, sums)
         add_parts(sums, parts, flat(out))
     else:
-        layer.backward_filter(flat(dout), flat(x), flat(out))
+        layer.backward_filter(flat(dout), flat(x), flat(out), _numbers(algo))
     return out
 
 
@@ -143,7 +144,7 @@ class _Layer:
         """A block for each CHUNK of the planes of all images."""
         return self.images * planes, -(-math.prod(size) // CHUNK)
 
-    def forward(self, x, w, out, bias, add, relu):
+    def forward(self, x, w, out, bias, add, relu, numbers):
         """For each group (filters, channels taps) x (channels taps, pixels)."""
         size, taps, plane = math.prod(self.image), math.prod(self.kernel), math.prod(self.windows)
         rows = self.filters // self.groups
@@ -155,9 +156,9 @@ class _Layer:
             out, plane, (self.filters * plane, self.windows[1], 1), rows * plane, bias=bias, add=add, relu=relu
         )  # fmt: skip
         columns, k = Axis(self.images, *self.windows), Axis(self.depth, *self.kernel)
-        multiply(a, b, target, rows, columns, k, self._window(self.stride, self.dilation), self.groups)
+        multiply(a, b, target, rows, columns, k, self._window(self.stride, self.dilation), self.groups, numbers)
 
-    def backward_filter(self, dout, x, out):
+    def backward_filter(self, dout, x, out, numbers):
         """For each group (filters, pixels) x (pixels, channels taps)."""
         size, taps, plane = math.prod(self.image), math.prod(self.kernel), math.prod(self.windows)
         rows = self.filters // self.groups
@@ -167,9 +168,9 @@ class _Layer:
         )  # fmt: skip
         target = Target(out, self.depth * taps, (taps, self.kernel[1], 1), rows * self.depth * taps)
         columns, k = Axis(self.depth, *self.kernel), Axis(self.images, *self.windows)
-        multiply(a, b, target, rows, columns, k, self._window(self.dilation, self.stride), self.groups)
+        multiply(a, b, target, rows, columns, k, self._window(self.dilation, self.stride), self.groups, numbers)
 
-    def backward_input(self, dout, w, out):
+    def backward_input(self, dout, w, out, numbers):
         """For each phase and group (channels, filters taps) x (filters taps, pixels)."""
         size, taps, plane = math.prod(self.image), math.prod(self.kernel), math.prod(self.windows)
         filters = self.filters // self.groups
@@ -192,7 +193,7 @@ class _Layer:
                 columns = Axis(self.images, down.pixels, right.pixels)
                 k = Axis(filters if down.taps and right.taps else 0, max(down.taps, 1), max(right.taps, 1))
                 parts = None if self.stride == (1, 1) else 1
-                multiply(a, b, target, self.depth, columns, k, window, self.groups, parts=parts)
+                multiply(a, b, target, self.depth, columns, k, window, self.groups, numbers, parts=parts)
 
     @property
     def _bounded(self):
@@ -241,6 +242,11 @@ class _Phase(NamedTuple):
     taps: int
     window: int
     move: int
+
+
+def _numbers(algo):
+    """The format of tensor cores that an algorithm stands for, or None."""
+    return algo if algo in TENSOR_CORES else None
 
 
 def _planes(x):

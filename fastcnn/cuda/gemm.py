@@ -24,6 +24,7 @@ from fastcnn.cuda.arrays import aligned
 from fastcnn.cuda.indices import divide
 from fastcnn.cuda.jit import SIMULATED, device, kernel
 from fastcnn.cuda.memory import empty
+from fastcnn.cuda.tensorcores import FORMATS, by_warps
 from fastcnn.cuda.vectors import LANES, lanes, lanes_of, load_vector, store_vector
 
 DEPTH = 8  # values of k per panel
@@ -102,16 +103,18 @@ class Tile(NamedTuple):
     kernel: object
 
 
-def multiply(a, b, target, rows, columns, k, window=None, groups=1, tile=None, parts=None):
+def multiply(a, b, target, rows, columns, k, window=None, groups=1, numbers=None, tile=None, parts=None):
     """target = a b, for each of `groups`: a has `rows` rows, b `columns` (Axis), of `k` (Axis) elements.
 
-    `tile` and `parts` are chosen if None; with more than one part, the whole target is written.
+    `numbers` is a format of tensor cores, for float32, or None. `tile` and `parts` are chosen if None; with more than
+    one part, the whole target is written.
     """
     if not (rows and columns.size and groups):
         return
     dtype, nothing = target.memory.dtype, empty(0, target.memory.dtype)
     if tile is None:
-        tile, many = choose(rows, columns.size, k.size, groups, dtype)
+        numbers = numbers if numbers and dtype == np.float32 else dtype.name
+        tile, many = choose(rows, columns.size, k.size, groups, numbers)
         parts = many if parts is None else parts
     bias, add = (nothing if x is None else x for x in (target.bias, target.add))
     whole = target.memory.size if parts > 1 else 0
@@ -142,10 +145,10 @@ def add_parts(parts, count, out, bias=None, plane=1, add=None, relu=False):
     _add_parts.for_each(out.size, parts, np.int32(count), bias, np.int32(plane), add, relu, out)
 
 
-def choose(rows, columns, depth, groups, dtype):
+def choose(rows, columns, depth, groups, numbers):
     """(tile, parts) with the least work for the multiprocessor that has the most."""
     found = []
-    for tile in TILES[dtype.name]:
+    for tile in TILES[numbers]:
         blocks = groups * -(-rows // tile.rows) * -(-columns // tile.columns)
         parts = max(1, min(2 * MULTIPROCESSORS // blocks, depth // LEAST_PART, MOST_PARTS))
         work = -(-blocks * parts // MULTIPROCESSORS) * tile.rows * tile.columns * -(-depth // parts) / tile.rate
@@ -250,21 +253,21 @@ def note_k(slot, k, group, radices, a_strides, b_strides, window, table):
     lines[slot], places[slot] = line * window[4], place * window[5]
 
 
-def _reader(width, threads, bounded):
+def _reader(width, threads, depth, pad, bounded):
     """How threads bring a panel of `width` rows or columns to shared memory: (first_of, fetch, put).
 
     A thread reads a few items, numbers or vectors: the first in column `mine` of the tile and line `k` of the panel,
     the others at a distance from it.
     """
-    share, spans, deep = width * DEPTH // threads, max(1, width // threads), max(1, threads // width)
-    each, pitch, ring = share // spans, width + PAD, 2 * threads - 1
+    share, spans, deep = width * depth // threads, max(1, width // threads), max(1, threads // width)
+    each, pitch, ring = share // spans, width + pad, 2 * threads - 1
 
     @device
     def first_of(mode, x):
         """(mine, k) of a thread's first item."""
         thread = np.int32(cuda.threadIdx.x)
         per_line = width if mode == SINGLY else np.int32(width // lanes(x))
-        per_column = np.int32(DEPTH // lanes(x))
+        per_column = np.int32(depth // lanes(x))
         if mode == ALONG_K:
             mine, line = divide(thread, per_column)
             return mine, np.int32(line * lanes(x))
@@ -304,7 +307,7 @@ def _reader(width, threads, bounded):
     @device
     def steps(mode, x):
         """From one vector to the next: lines of the panel, columns."""
-        along = np.int32(threads // (DEPTH // lanes(x)))
+        along = np.int32(threads // (depth // lanes(x)))
         return (np.int32(0), along) if mode == ALONG_K else (np.int32(threads * lanes(x) // width), np.int32(0))
 
     @device
@@ -350,16 +353,9 @@ _FLAT = "T[::1]"
 _SIGNATURE = f"{', '.join([_FLAT] * 4)}, {', '.join(f'UniTuple(int32, {n})' for n in (5, 4, 6, 8, 8, 7, 5))}, {_FLAT}"
 
 
-def _make_tile(rows, columns, rate, dtype, registers, blocks):
-    """The `Tile` of so many rows and columns, each thread having SIDE x SIDE of it; `blocks` per multiprocessor."""
-    threads = rows * columns // SIDE**2
-    across, slots, spans = columns // SIDE, 2 * threads, max(1, columns // threads)
-    share_a, share_b = rows * DEPTH // threads, columns * DEPTH // threads
-    pitch_a, pitch_b = rows + PAD, columns + PAD
-    begin_b = 2 * DEPTH * pitch_a
-    size = max(begin_b + 2 * DEPTH * pitch_b, rows // 2 * pitch_b)
-    first_of_a, fetch_a, put_a = _reader(rows, threads, False)
-    first_of_b, fetch_b, put_b = _reader(columns, threads, True)
+def _by_threads(rows, columns, begin_b):
+    """(multiply_panels, lay_out) of a tile of which each thread computes SIDE x SIDE numbers."""
+    across, pitch_a, pitch_b = columns // SIDE, rows + PAD, columns + PAD
 
     @device
     def multiply_panels(panels, stage, sums):
@@ -381,6 +377,28 @@ def _make_tile(rows, columns, rate, dtype, registers, blocks):
                     for k in range(lanes(panels)):
                         some[k] = sums[(half * RUN + i) * SIDE + run * RUN + j * lanes(panels) + k]
                     store_vector(some, panels, line + run * (columns // 2) + j * lanes(panels))
+
+    return multiply_panels, lay_out
+
+
+def _make_tile(rows, columns, rate, numbers, registers, blocks):
+    """The `Tile` of so many rows and columns, each thread having SUMS of it; `blocks` per multiprocessor.
+
+    `numbers` is the dtype, or a format of tensor cores.
+    """
+    threads = rows * columns // SUMS
+    cores = FORMATS.get(numbers)
+    depth, pad, dtype = (16, cores.pad, "float32") if cores else (DEPTH, PAD, numbers)
+    slots, spans = 2 * threads, max(1, columns // threads)
+    share_a, share_b = rows * depth // threads, columns * depth // threads
+    pitch_a, pitch_b = rows + pad, columns + pad
+    begin_b = 2 * depth * pitch_a
+    size = max(begin_b + 2 * depth * pitch_b, rows // 2 * pitch_b)
+    first_of_a, fetch_a, put_a = _reader(rows, threads, depth, pad, False)
+    first_of_b, fetch_b, put_b = _reader(columns, threads, depth, pad, True)
+    multiply_panels, lay_out = (
+        by_warps(numbers, rows, columns, depth, begin_b) if cores else _by_threads(rows, columns, begin_b)
+    )
 
     @device
     def write(panels, corner, extents, radices, group, start, target, again, last, bias, add, modes, out):
@@ -429,7 +447,7 @@ def _make_tile(rows, columns, rate, dtype, registers, blocks):
         table = a_offsets, b_offsets, k_lines, k_places
         a_table, b_table = (a_offsets, k_lines, k_places), (b_offsets, k_lines, k_places)
 
-        all_rows, all_columns, depth, length, parts = extents
+        all_rows, all_columns, all_k, length, parts = extents
         a_mode, b_mode = modes[0], modes[1]
         thread, block = np.int32(cuda.threadIdx.x), np.int32(cuda.blockIdx.x)
         group, part = divide(np.int32(cuda.blockIdx.z), parts)
@@ -449,7 +467,7 @@ def _make_tile(rows, columns, rate, dtype, registers, blocks):
 
         start = np.int32(group * target[4] + target[5] + part * target[6])
         begin = np.int32(part * length)
-        end = min(begin + length, depth)
+        end = min(begin + length, all_k)
         first, last = begin, False
         while not last:
             left = np.int32(min(end - first, ROUND))
@@ -459,7 +477,7 @@ def _make_tile(rows, columns, rate, dtype, registers, blocks):
             note_k(thread, first + thread, group, radices, a_strides, b_strides, window, table)
             cuda.syncthreads()
             at, stage = np.int32(0), np.int32(0)
-            while at < left + DEPTH:  # fetches a panel while it multiplies the one before
+            while at < left + depth:  # fetches a panel while it multiplies the one before
                 if at < left:
                     fetch_a(
                         a, a_mode, row, np.int32(at + a_k), all_rows, a_strides[0], a_base, a_line, a_line, window,
@@ -475,10 +493,10 @@ def _make_tile(rows, columns, rate, dtype, registers, blocks):
                 if at > 0:
                     multiply_panels(panels, 1 - stage, sums)
                 if at < left:
-                    put_a(a_next, a, a_mode, a_mine, a_k, panels, stage * DEPTH * pitch_a)
-                    put_b(b_next, b, b_mode, b_mine, b_k, panels, begin_b + stage * DEPTH * pitch_b)
+                    put_a(a_next, a, a_mode, a_mine, a_k, panels, stage * depth * pitch_a)
+                    put_b(b_next, b, b_mode, b_mine, b_k, panels, begin_b + stage * depth * pitch_b)
                 cuda.syncthreads()
-                at, stage = np.int32(at + DEPTH), np.int32(1 - stage)
+                at, stage = np.int32(at + depth), np.int32(1 - stage)
             for half in range(2):
                 if half == 0:  # registers have no index that is known only at run time
                     lay_out(sums, 0, panels)
@@ -493,8 +511,9 @@ def _make_tile(rows, columns, rate, dtype, registers, blocks):
             first = np.int32(first + left)
 
     settings = dict(
-        threads=threads, blocks=blocks, registers=registers, opcodes=("LDG.E.128", "LDS.128", "STG.E.128"),
-        dtypes=(dtype,), name=f"{__name__}.{dtype}_{rows}x{columns}",
+        threads=threads, blocks=blocks, registers=registers, dtypes=(dtype,),
+        name=f"{__name__}.{numbers}_{rows}x{columns}",
+        opcodes=("LDG.E.128", "STG.E.128", cores.opcode if cores else "LDS.128"),
     )  # fmt: skip
     return Tile(rows, columns, rate, kernel(_SIGNATURE, **settings)(product))
 
@@ -506,6 +525,8 @@ TILES = {
         _make_tile(32, 128, 0.7, "float32", 168, 6),
     ),
     "float64": (_make_tile(64, 64, 1.0, "float64", 128, 4), _make_tile(32, 128, 0.9, "float64", 128, 4)),
+    "tf32": (_make_tile(128, 128, 1.0, "tf32", 255, 1), _make_tile(64, 64, 0.8, "tf32", 255, 4)),
+    "bf16": (_make_tile(128, 128, 1.0, "bf16", 255, 1), _make_tile(64, 64, 0.8, "bf16", 255, 4)),
 }
 
 

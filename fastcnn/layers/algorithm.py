@@ -5,7 +5,7 @@ from contextvars import ContextVar
 
 import numpy as np
 
-from fastcnn.common.convolution import CHOICES, WINOGRAD, applies
+from fastcnn.common.convolution import CHOICES, TENSOR_CORES, WINOGRAD, applies
 from fastcnn.layers import checks
 from fastcnn.layers.context import Choice
 
@@ -18,9 +18,11 @@ class use_conv_algorithm(Choice):  # lower case: it reads as a statement, `with 
     Parameters
     ----------
     algo : {"auto", "accurate", "direct", "im2col", "depthwise", "winograd_f2x3", "winograd_f4x3", "winograd_f6x3",
-           "winograd_f2x5", "winograd_f4x5", "winograd_f2x3s2", "winograd_f4x3s2"}
+           "winograd_f2x5", "winograd_f4x5", "winograd_f2x3s2", "winograd_f4x3s2", "tf32", "bf16"}
         "auto" is the fastest by estimate. "accurate" never transforms: relative errors stay below 1e-6 in float32,
         where Winograd's may reach 2e-6 (tiles of 4 x 4; 5 x 5), 5e-6 (6 x 6; 9 x 9) or 2e-5 (8 x 8).
+        "tf32" and "bf16" are for float32 on a GPU: its tensor cores multiply numbers rounded to 10 or 7 bits of
+        fraction, with relative errors up to 2e-3 and 2e-2.
 
     Raises
     ------
@@ -36,7 +38,7 @@ class use_conv_algorithm(Choice):  # lower case: it reads as a statement, `with 
     variable = _current
 
     def __init__(self, algo):
-        super().__init__(checks.choice("algo", algo, CHOICES))
+        super().__init__(checks.choice("algo", algo, (*CHOICES, *TENSOR_CORES)))
 
 
 def preferred():
@@ -120,9 +122,14 @@ def geometry_of(x_shape, w_shape, param):
     return dims, {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}
 
 
-def checked(algo, w_shape, geometry):
+def checked(algo, w_shape, geometry, on_gpu=False):
     """`algo`, if there is such an algorithm and it applies to a geometry of checked pairs."""
-    checks.choice("algo", algo, CHOICES)
+    checks.choice("algo", algo, (*CHOICES, *TENSOR_CORES))
+    if algo in TENSOR_CORES and not on_gpu:
+        raise ValueError(
+            f"algo: {algo!r} is computed by the tensor cores of a GPU, and the arrays are in the memory of the host; "
+            "fastcnn.to_device copies them"
+        )
     pairs = (geometry[name] for name in ("stride", "pad", "dilation"))
     if not applies(algo, w_shape, *pairs, geometry["groups"]):
         given = ", ".join(f"{name} {value}" for name, value in geometry.items())

@@ -1,5 +1,7 @@
 """2-D convolution, im2col and col2im."""
 
+import numpy as np
+
 from fastcnn.layers import checks
 from fastcnn.layers.algorithm import checked, geometry_of, preferred
 from fastcnn.layers.backend import floor
@@ -134,7 +136,7 @@ def _geometry(x, w, b, param):
     if b is not None:
         checks.shape("b", b, dims[1:2])
     algo = param.get("algo")
-    geometry["algo"] = preferred() if algo is None else checked(algo, w.shape, geometry)
+    geometry["algo"] = preferred() if algo is None else checked(algo, w.shape, geometry, not isinstance(x, np.ndarray))
     return dims, geometry
 
 

@@ -45,7 +45,7 @@ def algorithm(name, direction, x_shape, w_shape, stride, pad, dilation, groups, 
     if name == "auto":
         found = costs(direction, x_shape, w_shape, stride, pad, dilation, groups, dtype)
         name = min(found, key=found.get)
-    elif name == "accurate" or not applies(name, w_shape, stride, pad, dilation, groups):
+    elif name not in MODULES or not applies(name, w_shape, stride, pad, dilation, groups):
         name = "depthwise" if w_shape[1] == 1 and groups > 1 else "direct"
     return MODULES[name]
 
