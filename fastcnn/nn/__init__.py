@@ -1,21 +1,13 @@
 """Stateful layers, initialisers and networks."""
 
 from fastcnn.nn import initialisers, memory, torchvision
+from fastcnn.nn.activation import ReLU
+from fastcnn.nn.containers import Residual, Sequential
+from fastcnn.nn.conv import Conv2d
+from fastcnn.nn.dropout import Dropout
 from fastcnn.nn.flat import FlatParameters
 from fastcnn.nn.inference import Inference
-from fastcnn.nn.layers import (
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    Dropout,
-    Flatten,
-    GlobalAvgPool2d,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Residual,
-    Sequential,
-)
+from fastcnn.nn.linear import Flatten, Linear
 from fastcnn.nn.module import Module, Parameter
 from fastcnn.nn.networks import (
     lenet,
@@ -32,6 +24,8 @@ from fastcnn.nn.networks import (
     vgg16,
     vgg19,
 )
+from fastcnn.nn.norm import BatchNorm2d
+from fastcnn.nn.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 
 __all__ = [
     "AvgPool2d",

@@ -10,8 +10,13 @@ import numpy as np
 from fastcnn.layers import checks, device
 from fastcnn.layers.algorithm import preferred
 from fastcnn.layers.backend import floor
-from fastcnn.nn.layers import BatchNorm2d, Conv2d, Dropout, Linear, ReLU, Residual, Sequential
+from fastcnn.nn.activation import ReLU
+from fastcnn.nn.containers import Residual, Sequential
+from fastcnn.nn.conv import Conv2d
+from fastcnn.nn.dropout import Dropout
+from fastcnn.nn.linear import Linear
 from fastcnn.nn.module import Module
+from fastcnn.nn.norm import BatchNorm2d
 
 
 class Inference(Module):

@@ -9,18 +9,13 @@ import numpy as np
 
 from fastcnn.common.philox import derive_key
 from fastcnn.layers import checks
-from fastcnn.nn.layers import (
-    BatchNorm2d,
-    Conv2d,
-    Dropout,
-    Flatten,
-    GlobalAvgPool2d,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Residual,
-    Sequential,
-)
+from fastcnn.nn.activation import ReLU
+from fastcnn.nn.containers import Residual, Sequential
+from fastcnn.nn.conv import Conv2d
+from fastcnn.nn.dropout import Dropout
+from fastcnn.nn.linear import Flatten, Linear
+from fastcnn.nn.norm import BatchNorm2d
+from fastcnn.nn.pool import GlobalAvgPool2d, MaxPool2d
 
 _VGG_WIDTHS = (1, 2, 4, 8, 8)  # filters of the five blocks, in those of the first
 

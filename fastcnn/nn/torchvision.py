@@ -8,7 +8,13 @@ the running mean, and saved as zero. Dictionaries are of NumPy arrays, as from `
 import numpy as np
 
 from fastcnn.layers import checks, device
-from fastcnn.nn.layers import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Residual
+from fastcnn.nn.activation import ReLU
+from fastcnn.nn.containers import Residual
+from fastcnn.nn.conv import Conv2d
+from fastcnn.nn.dropout import Dropout
+from fastcnn.nn.linear import Flatten, Linear
+from fastcnn.nn.norm import BatchNorm2d
+from fastcnn.nn.pool import MaxPool2d
 
 
 def state_dict(net):

@@ -1,0 +1,105 @@
+"""Layers made of layers."""
+
+import itertools
+
+from fastcnn.layers import checks
+from fastcnn.layers.backend import floor
+from fastcnn.nn.conv import Conv2d
+from fastcnn.nn.memory import shared
+from fastcnn.nn.module import Module
+from fastcnn.nn.norm import BatchNorm2d
+
+
+class Sequential(Module):
+    """Layers one after the other, named "0", "1", ... as in torchvision's state dicts.
+
+    Each stands there once: it remembers one forward pass.
+    """
+
+    def __init__(self, *modules):
+        if len(set(map(id, modules))) != len(modules):
+            raise ValueError("modules: expected different layers, got one of them twice")
+        self.layers = list(modules)
+
+    def children(self):
+        return {str(i): layer for i, layer in enumerate(self.layers)}
+
+    def output_shape(self, shape):
+        for layer in self.layers:
+            shape = layer.output_shape(shape)
+        return tuple(shape)
+
+    def forward(self, x):
+        with self.memory.passing(x) as x:
+            x, moments = self._all_but_last(x)
+            return self.layers[-1].forward(x, **moments) if self.layers else x
+
+    def forward_residual(self, x, add):
+        if not self.layers:
+            return super().forward_residual(x, add)
+        with self.memory.passing(x) as x:
+            x, moments = self._all_but_last(x)
+            return self.layers[-1].forward_residual(x, shared(add), **moments)
+
+    def _all_but_last(self, x):
+        """What the last layer is given: its x, and the moments of that if it normalises with them."""
+        moments = {}
+        for layer in self.layers:
+            layer._memory = self.memory
+        for layer, following in itertools.pairwise(self.layers):
+            if isinstance(layer, Conv2d) and isinstance(following, BatchNorm2d) and following.training:
+                x, *pair = layer.forward_moments(x)
+                moments = {"moments": pair}
+            else:
+                x, moments = layer.forward(x, **moments), {}
+        return x, moments
+
+    def backward(self, dout, need_dx=True):
+        with self.memory.passing(dout) as dout:
+            for i in reversed(range(len(self.layers))):
+                dout = self.layers[i].backward(dout, need_dx or i > 0)
+            return dout
+
+    def backward_residual(self, dout, need_dx=True):
+        if not self.layers:
+            return super().backward_residual(dout, need_dx)
+        with self.memory.passing(dout) as dout:
+            last = len(self.layers) - 1
+            dout, dadd = self.layers[last].backward_residual(dout, need_dx or last > 0)
+            for i in reversed(range(last)):
+                dout = self.layers[i].backward(dout, need_dx or i > 0)
+            return dout, dadd
+
+
+class Residual(Module):
+    """relu(main(x) + shortcut(x)), the block of He et al., "Deep Residual Learning" (2015), figure 2.
+
+    Parameters
+    ----------
+    main : Module
+    shortcut : Module or None
+        None: x itself, which must then have the shape of main(x).
+    """
+
+    def __init__(self, main, shortcut=None):
+        if main is shortcut:
+            raise ValueError("shortcut: expected another layer than main, got the same")
+        self.main, self.shortcut = main, shortcut
+
+    def output_shape(self, shape):
+        return tuple(self.main.output_shape(shape))
+
+    def forward(self, x):
+        with self.memory.passing(x) as x:
+            for branch in self.children().values():
+                branch._memory = self.memory
+            (x,) = checks.floats(x=shared(x))
+            return self.main.forward_residual(x, self.shortcut.forward(x) if self.shortcut else x)
+
+    def backward(self, dout, need_dx=True):
+        with self.memory.passing(dout) as dout:
+            dx, dadd = self.main.backward_residual(dout, need_dx)
+            if self.shortcut:
+                dadd = self.shortcut.backward(dadd, need_dx)
+            if need_dx:
+                return floor("activation", dx).add_forward(dx, dadd, out=self.memory.over(dx))

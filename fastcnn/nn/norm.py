@@ -1,0 +1,83 @@
+"""Normalisation."""
+
+import numpy as np
+
+from fastcnn.layers import checks, device
+from fastcnn.layers.backend import floor
+from fastcnn.nn import initialisers
+from fastcnn.nn.module import Module, Parameter
+
+
+class BatchNorm2d(Module):
+    """Batch normalisation per channel of (N, C, ...) input, optionally with the ReLU that follows fused into it.
+
+    Parameters
+    ----------
+    channels : int
+    eps : float, added to the variance
+    momentum : float in [0, 1]: running = momentum running + (1 - momentum) batch, with the biased variance
+    relu : bool
+    dtype : float32 or float64
+    """
+
+    statistics = ("running_mean", "running_var")
+
+    def __init__(self, channels, eps=1e-5, momentum=0.9, relu=False, dtype=np.float32):
+        self.eps, self.momentum = checks.number("eps", eps, 0), checks.number("momentum", momentum, 0, 1)
+        self.relu, channels = relu, checks.integer("channels", channels, 1)
+        self.weight = Parameter(initialisers.constant(channels, 1, dtype))
+        self.bias = Parameter(initialisers.constant(channels, 0, dtype))
+        self.running_mean, self.running_var = np.zeros(channels, dtype), np.ones(channels, dtype)
+
+    def forward(self, x, moments=None):
+        """`moments`: mean and variance of x's channels, where they are known already."""
+        return self._normalise(x, None, moments, self.relu)
+
+    def forward_residual(self, x, add, moments=None):
+        if self.relu:
+            return super().forward_residual(x, add)
+        return self._normalise(x, add, moments, True)
+
+    def _normalise(self, x, add, moments, relu):
+        x = self._input(x)
+        checks.at_least_2d("x", x)
+        checks.shape("x", x, (len(x), len(self.weight.data), *x.shape[2:]))
+        checks.shape("shortcut", add, x.shape)
+        self._in_training, norm, more = self.training, floor("norm", x), "" if add is None else "_add"
+        arrays = (x, *(() if add is None else (add,)), self.weight.data, self.bias.data)
+        given = moments if self.training else (self.running_mean, self.running_var)
+        if given is None:
+            forward = getattr(norm, f"batchnorm{more}_forward")
+            out, *given = forward(*arrays, self.eps, relu, self._output(x))
+        else:
+            out = getattr(norm, f"batchnorm{more}_inference")(*arrays, *given, self.eps, relu, self._output(x))
+        self._moments = given
+        if self.training and x.size:
+            for running, batch in zip((self.running_mean, self.running_var), given, strict=True):
+                norm.moving_average(running, batch, self.momentum, running)
+        return self._done(out)
+
+    def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
+        norm = floor("norm", dout)
+        function = norm.batchnorm_backward if self._in_training else norm.batchnorm_inference_backward
+        arrays, out = (dout, self._x, self.weight.data, self.bias.data, *self._moments), self.memory.over(dout)
+        dx, *gradients = function(*arrays, self.eps, self.relu, out)
+        self._keep(gradients)
+        return dx if need_dx else None
+
+    def backward_residual(self, dout, need_dx=True):
+        if self.relu:
+            return super().backward_residual(dout, need_dx)
+        dout = self._output_gradient(dout)
+        norm = floor("norm", dout)
+        function = norm.batchnorm_add_backward if self._in_training else norm.batchnorm_add_inference_backward
+        arrays = dout, self._x, self._out, self.weight.data, *self._moments
+        out = self.memory.take(dout.shape, dout), self.memory.over(dout)
+        dx, dadd, *gradients = function(*arrays, self.eps, True, out)
+        self._keep(gradients)
+        return dx if need_dx else None, dadd
+
+    def _keep(self, gradients):
+        for parameter, gradient in zip((self.weight, self.bias), gradients, strict=True):
+            device.assign(parameter.grad, gradient)
