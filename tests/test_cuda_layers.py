@@ -236,6 +236,34 @@ def test_a_net_is_moved_copied_and_saved(run_python):
     )
 
 
+def test_stateful_layers(run_python):
+    """Output, gradients of parameters and input: on the GPU as on the host."""
+    on_simulator(
+        run_python,
+        """
+        import copy
+        from fastcnn import nn
+        images, rows = normal(2, 4, 3, 2), normal(3, 6)
+        layers = [(nn.LayerNorm(6), rows), (nn.GroupNorm(2, 4), images), (nn.InstanceNorm2d(4), images),
+                  (nn.PReLU(4), images), (nn.PReLU(), rows), (nn.GELU(), rows), (nn.Sigmoid(), rows),
+                  (nn.Maxout(2), images), (nn.Identity(), rows)]
+        for host, x in layers:
+            there = to_device(copy.deepcopy(host))
+            for gradients in (True, False):
+                expected = host.eval(gradients)(x)
+                same(there.eval(gradients)(to_device(x)), expected)
+            host.train()(x), there.train()(to_device(x))
+            dout = normal(*expected.shape)
+            same(there.backward(to_device(dout)), host.backward(dout), 1e-4)
+            same([p.grad for _, p in there.named_parameters()], [p.grad for _, p in host.named_parameters()], 1e-4)
+        a, b = normal(3, 4), normal(3, 4)
+        add = nn.Add()
+        same(add(to_device(a), to_device(b), to_device(a)), a + b + a)
+        same(list(add.backward(to_device(b))), [b] * 3)
+    """,
+    )
+
+
 GROUPS = "groups=[optim.Group(optim.vectors, weight_decay=0), optim.Group('0.*', frozen=True)]"
 
 

@@ -30,6 +30,13 @@ def batchnorm(channels=4, **options):
     return layer
 
 
+def scaled(layer):
+    """A layer whose parameters are not the initial ones."""
+    for i, (_, parameter) in enumerate(layer.named_parameters()):
+        parameter.data[...] = 1.5 + spread(*parameter.data.shape, seed=i) / 2
+    return layer
+
+
 def small_net(dtype=np.float64, **options):
     return nn.small_cnn((2, 9, 7), 3, width=3, dtype=dtype, seed=5, **options)
 
@@ -60,7 +67,24 @@ LAYERS = {
     "batchnorm and relu": (lambda: batchnorm(relu=True, **DOUBLE), IMAGES),
     "batchnorm in eval mode": (lambda: batchnorm(**DOUBLE).eval(gradients=True), IMAGES),
     "batchnorm and relu in eval mode": (lambda: batchnorm(relu=True, **DOUBLE).eval(gradients=True), IMAGES),
+    "layer norm": (lambda: scaled(nn.LayerNorm(6, **DOUBLE)), ROWS),
+    "layer norm of images": (lambda: scaled(nn.LayerNorm(4, **DOUBLE)), IMAGES),
+    "group norm": (lambda: scaled(nn.GroupNorm(2, 4, eps=1e-2, **DOUBLE)), IMAGES),
+    "group norm of rows": (lambda: scaled(nn.GroupNorm(3, 6, **DOUBLE)), ROWS),
+    "instance norm": (lambda: scaled(nn.InstanceNorm2d(4, **DOUBLE)), IMAGES),
     "relu": (nn.ReLU, IMAGES),
+    "leaky relu": (lambda: nn.LeakyReLU(0.3), IMAGES),
+    "prelu": (lambda: nn.PReLU(4, 0.3, **DOUBLE), IMAGES),
+    "prelu of one slope": (lambda: nn.PReLU(**DOUBLE), ROWS),
+    "elu": (lambda: nn.ELU(1.3), IMAGES),
+    "gelu": (nn.GELU, IMAGES),
+    "gelu in its tanh form": (lambda: nn.GELU("tanh"), IMAGES),
+    "sigmoid": (nn.Sigmoid, IMAGES),
+    "tanh": (nn.Tanh, IMAGES),
+    "maxout": (lambda: nn.Maxout(2), IMAGES),
+    "maxout of rows": (lambda: nn.Maxout(3), ROWS),
+    "add": (lambda: AddToItself(), IMAGES),
+    "identity": (nn.Identity, IMAGES),
     "max-pool": (lambda: nn.MaxPool2d(2), IMAGES),
     "max-pool with all options": (lambda: nn.MaxPool2d((3, 2), (2, 1), (1, 0)), IMAGES),
     "average pool": (lambda: nn.AvgPool2d(2), IMAGES),
@@ -82,6 +106,20 @@ LAYERS = {
     "small_cnn in eval mode": (lambda: small_net().eval(gradients=True), (4, 2, 9, 7)),
 }
 every_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+ANY_SHAPE = nn.activation.Elementwise, nn.Dropout, nn.Residual, nn.Add, nn.Identity  # what those take, or may
+
+
+class AddToItself(nn.Add):
+    """x + x + x, as a layer of one input."""
+
+    def forward(self, x):
+        return super().forward(x, x, x)
+
+    def backward(self, dout, need_dx=True):
+        gradients = super().backward(dout, need_dx)
+        return sum(gradients) if need_dx else None
 
 
 class FixedDropout(nn.Dropout):
@@ -179,9 +217,85 @@ def test_layers_are_those_of_the_functional_api():
     pool = nn.MaxPool2d((3, 2), (2, 1), (1, 0))
     assert_same(pool, x, lambda x: L.max_pool_forward(x, param), L.max_pool_backward)
     assert_same(nn.Flatten(), x, L.flatten_forward, L.flatten_backward)
+    param = {"pool_height": 2, "pool_width": 2, "stride": 2}
+    assert_same(nn.AvgPool2d(2), x, lambda x: L.avg_pool_forward(x, param), L.avg_pool_backward)
+    assert_same(nn.GlobalAvgPool2d(), x, L.global_avg_pool_forward, L.global_avg_pool_backward)
     dropout = nn.Dropout(0.3, key=11)
     key = derive_key(11, 1)
     assert_same(dropout, x, lambda x: L.dropout_forward(x, p=0.7, mode="train", key=key), L.dropout_backward)
+
+
+def test_activations_are_those_of_the_functional_api():
+    x, rows = spread(*IMAGES), spread(*ROWS)
+    slope = spread(4, seed=2)
+    prelu = nn.PReLU(4, **DOUBLE)
+    prelu.weight.data[...] = slope
+    assert_same(prelu, x, lambda x: L.prelu_forward(x, slope), L.prelu_backward)
+    assert_same(nn.PReLU(**DOUBLE), rows, lambda x: L.prelu_forward(x, np.array([0.25])), L.prelu_backward)
+    assert_same(nn.LeakyReLU(), x, L.leaky_relu_forward, L.leaky_relu_backward)
+    assert_same(nn.LeakyReLU(-0.2), x, lambda x: L.leaky_relu_forward(x, -0.2), L.leaky_relu_backward)
+    assert_same(nn.ELU(), x, L.elu_forward, L.elu_backward)
+    assert_same(nn.ELU(0.6), x, lambda x: L.elu_forward(x, 0.6), L.elu_backward)
+    assert_same(nn.GELU(), x, L.gelu_forward, L.gelu_backward)
+    assert_same(nn.GELU(approximate="tanh"), x, lambda x: L.gelu_forward(x, "tanh"), L.gelu_backward)
+    assert_same(nn.Sigmoid(), x, L.sigmoid_forward, L.sigmoid_backward)
+    assert_same(nn.Tanh(), x, L.tanh_forward, L.tanh_backward)
+    assert_same(nn.Maxout(2), x, lambda x: L.maxout_forward(x, 2), L.maxout_backward)
+
+
+@pytest.mark.parametrize(
+    "make, shape, forward",
+    [
+        (lambda: nn.LayerNorm(6, 1e-3, **DOUBLE), ROWS, L.layernorm_forward),
+        (lambda: nn.LayerNorm(4, 1e-3, **DOUBLE), IMAGES, L.spatial_layernorm_forward),
+        (lambda: nn.GroupNorm(3, 6, 1e-3, **DOUBLE), ROWS, lambda *args, **eps: L.groupnorm_forward(*args, 3, **eps)),
+        (
+            lambda: nn.GroupNorm(2, 4, 1e-3, **DOUBLE),
+            IMAGES,
+            lambda *args, **eps: L.spatial_groupnorm_forward(*args, 2, **eps),
+        ),
+        (lambda: nn.InstanceNorm2d(4, 1e-3, **DOUBLE), IMAGES, L.spatial_instancenorm_forward),
+    ],
+)
+def test_group_norms_are_those_of_the_functional_api(make, shape, forward):
+    layer, x = scaled(make()), spread(*shape)
+    gamma, beta = layer.weight.data, layer.bias.data
+    for mode in ("train", "eval"):  # is all one to these
+        layer.train() if mode == "train" else layer.eval(gradients=True)
+        assert_same(layer, x, lambda x: forward(x, gamma, beta, eps=1e-3), L.groupnorm_backward)
+
+
+def test_a_sum_has_a_gradient_for_each_term():
+    a, b, c, dout = (spread(*IMAGES, seed=seed) for seed in range(4))
+    add = nn.Add()
+    for terms in ((a, b), (a, b, c), (a, a), (a, b, a)):
+        before = [term.copy() for term in terms]
+        for gradients in (True, False):
+            assert_allclose(add.eval(gradients)(*terms), sum(before), rtol=1e-14, atol=1e-14)
+            for term, value in zip(terms, before, strict=True):
+                assert_array_equal(term, value)
+        add.train()(*terms)
+        gradients = add.backward(dout)
+        assert len(gradients) == len(terms) and not any(gradient.flags.writeable for gradient in gradients)
+        for gradient in gradients:
+            assert_array_equal(gradient, dout)
+        assert add.backward(dout, need_dx=False) is None
+    add.eval()
+    with add.memory.passing(a):  # between layers it writes over the first term, if that is not also another one
+        first = add.memory.take(a.shape, a)
+        first[...] = a
+        total = add(first, first)
+        assert_allclose(total, 2 * a, rtol=1e-14)
+        assert add(total, b) is total
+        assert_allclose(total, 2 * a + b, rtol=1e-14, atol=1e-14)
+    for wrong, message in (
+        ((), "inputs: expected at least two, got 0"),
+        ((a,), "inputs: expected at least two, got 1"),
+        ((a, b[:-1]), r"inputs\[1\]: expected shape"),
+        ((a, b, c[..., :1]), r"inputs\[2\]: expected shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            add(*wrong)
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0, 1.0])
@@ -485,6 +599,19 @@ SNAPSHOTS = {
     "normalisation first": (nn.Sequential(batchnorm(**DOUBLE), nn.ReLU(), *convolutions(4).layers[:1]), IMAGES),
     "a block that ends in a ReLU": (nn.Residual(convolutions(4)), IMAGES),
     "a block with a shortcut": (nn.Residual(convolutions(6, 2, relu=False), convolutions(6, 2)), IMAGES),
+    "activations and group norms": (
+        nn.Sequential(
+            nn.Conv2d(4, 6, 3, **DOUBLE),
+            nn.Identity(),
+            batchnorm(6, **DOUBLE),
+            nn.GELU(),
+            nn.GroupNorm(2, 6, **DOUBLE),
+            nn.PReLU(6, **DOUBLE),
+            nn.Sigmoid(),
+            nn.Maxout(3),
+        ),
+        IMAGES,
+    ),
     "a block without convolution": (nn.Residual(nn.Dropout(), nn.ReLU()), IMAGES),
 }
 
@@ -720,6 +847,17 @@ def test_layers_are_initialised_as_they_say():
         (lambda: nn.BatchNorm2d(3, eps=-1), ValueError, "eps"),
         (lambda: nn.BatchNorm2d(3, momentum=1.1), ValueError, "momentum"),
         (lambda: nn.BatchNorm2d(3, dtype=np.int64), TypeError, "expected float32 or float64, got int64"),
+        (lambda: nn.GroupNorm(3, 4), ValueError, "groups: expected a divisor of C = 4, got 3"),
+        (lambda: nn.GroupNorm(0, 4), ValueError, "groups"),
+        (lambda: nn.LayerNorm(0), ValueError, "channels"),
+        (lambda: nn.InstanceNorm2d(3, eps=-1), ValueError, "eps"),
+        (lambda: nn.PReLU(0), ValueError, "channels"),
+        (lambda: nn.PReLU(slope="a"), TypeError, "slope"),
+        (lambda: nn.LeakyReLU(math.nan), ValueError, "slope"),
+        (lambda: nn.ELU("a"), TypeError, "alpha"),
+        (lambda: nn.GELU("erf"), ValueError, "approximate: expected one of 'none', 'tanh', got 'erf'"),
+        (lambda: nn.Maxout(0), ValueError, "pieces"),
+        (lambda: nn.Maxout(3).output_shape((4, 5, 5)), ValueError, "pieces: expected a divisor of C = 4, got 3"),
         (lambda: nn.MaxPool2d(0), ValueError, "kernel_size"),
         (lambda: nn.MaxPool2d(2, 0), ValueError, "stride"),
         (lambda: nn.MaxPool2d((4, 2), padding=2), ValueError, "padding: expected at most half the window"),
@@ -748,9 +886,10 @@ def test_refused_inputs(name):
     if list(layer.named_parameters()):
         with pytest.raises(TypeError, match="x: expected float64, as the layer's parameters, got float32"):
             layer(x.astype(np.float32))
-        with pytest.raises(ValueError, match="expected"):
-            layer(spread(shape[0], shape[1] + 1, *shape[2:]))
-    if not isinstance(layer, (nn.ReLU, nn.Dropout, nn.Residual)):  # those take any shape, or may
+        if name != "prelu of one slope":
+            with pytest.raises(ValueError, match="expected"):
+                layer(spread(shape[0], shape[1] + 1, *shape[2:]))
+    if not isinstance(layer, ANY_SHAPE):
         with pytest.raises(ValueError, match="x: expected shape"):
             layer(spread(7))
     if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):

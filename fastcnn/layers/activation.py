@@ -181,6 +181,4 @@ def _add(a, b, relu, out):
 def _maxout_shape(x, pieces):
     checks.at_least_2d("x", x)
     N, C, *rest = x.shape
-    if C % pieces:
-        raise ValueError(f"pieces: expected a divisor of C = {C}, got {pieces}")
-    return N, C // pieces, *rest
+    return N, C // checks.divisor("pieces", pieces, C), *rest

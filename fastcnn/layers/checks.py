@@ -195,6 +195,14 @@ def number(name, value, low=-math.inf, high=math.inf, above=-math.inf):
     return value
 
 
+def divisor(name, value, channels):
+    """An int that divides a number of channels."""
+    value = integer(name, value, 1)
+    if channels % value:
+        raise ValueError(f"{name}: expected a divisor of C = {channels}, got {value}")
+    return value
+
+
 def choice(name, value, options):
     """One of the options."""
     if value not in options:

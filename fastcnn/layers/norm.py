@@ -299,9 +299,7 @@ def _normalise_groups(layout, x, gamma, beta, groups, name, given, eps, out):
     x, gamma, beta = checks.floats(x=x, gamma=gamma, beta=beta)
     checks.rank("x", x, layout)
     C = x.shape[1]
-    groups = groups or max(C, 1)
-    if C % groups:
-        raise ValueError(f"G: expected a divisor of C = {C}, got {groups}")
+    groups = checks.divisor("G", groups or max(C, 1), C)
     allowed = [(C,)] if x.ndim == 2 else [(C,), (1, C, 1, 1)]
     checks.shape("gamma", gamma, *allowed)
     checks.shape("beta", beta, *allowed)

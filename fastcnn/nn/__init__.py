@@ -1,8 +1,8 @@
 """Stateful layers, initialisers and networks."""
 
 from fastcnn.nn import initialisers, memory, torchvision
-from fastcnn.nn.activation import ReLU
-from fastcnn.nn.containers import Residual, Sequential
+from fastcnn.nn.activation import ELU, GELU, LeakyReLU, Maxout, PReLU, ReLU, Sigmoid, Tanh
+from fastcnn.nn.containers import Add, Identity, Residual, Sequential
 from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.dropout import Dropout
 from fastcnn.nn.flat import FlatParameters
@@ -24,25 +24,40 @@ from fastcnn.nn.networks import (
     vgg16,
     vgg19,
 )
-from fastcnn.nn.norm import BatchNorm2d
+from fastcnn.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm
 from fastcnn.nn.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from fastcnn.nn.summary import Summary
 
 __all__ = [
+    "Add",
     "AvgPool2d",
+    "BatchNorm1d",
     "BatchNorm2d",
     "Conv2d",
     "Dropout",
+    "ELU",
     "FlatParameters",
     "Flatten",
+    "GELU",
     "GlobalAvgPool2d",
+    "GroupNorm",
+    "Identity",
     "Inference",
+    "InstanceNorm2d",
+    "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "MaxPool2d",
+    "Maxout",
     "Module",
+    "PReLU",
     "Parameter",
     "ReLU",
     "Residual",
     "Sequential",
+    "Sigmoid",
+    "Summary",
+    "Tanh",
     "initialisers",
     "lenet",
     "memory",

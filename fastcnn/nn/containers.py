@@ -8,6 +8,7 @@ from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.memory import shared
 from fastcnn.nn.module import Module
 from fastcnn.nn.norm import BatchNorm2d
+from fastcnn.nn.summary import Row
 
 
 class Sequential(Module):
@@ -28,6 +29,17 @@ class Sequential(Module):
         for layer in self.layers:
             shape = layer.output_shape(shape)
         return tuple(shape)
+
+    @property
+    def sums_in_place(self):
+        return bool(self.layers) and self.layers[-1].sums_in_place
+
+    def trace(self, view, name):
+        rows = []
+        for child, layer in self.children().items():
+            more, view = layer.trace(view, _below(name, child))
+            rows += more
+        return rows, view
 
     def forward(self, x):
         with self.memory.passing(x) as x:
@@ -89,6 +101,15 @@ class Residual(Module):
     def output_shape(self, shape):
         return tuple(self.main.output_shape(shape))
 
+    def trace(self, view, name):
+        rows, after = self.main.trace(view, _below(name, "main"))
+        if self.shortcut:
+            more, view = self.shortcut.trace(view, _below(name, "shortcut"))
+            rows += more
+        after = after.joined(view)
+        memory = 0 if self.main.sums_in_place else after.memory
+        return [*rows, Row(name, type(self).__name__, after.shape, 0, 0, after.field, memory)], after
+
     def forward(self, x):
         with self.memory.passing(x) as x:
             for branch in self.children().values():
@@ -103,3 +124,44 @@ class Residual(Module):
                 dadd = self.shortcut.backward(dadd, need_dx)
             if need_dx:
                 return floor("activation", dx).add_forward(dx, dadd, out=self.memory.over(dx))
+
+
+class Identity(Module):
+    """x itself."""
+
+    keeps_output = False
+
+    def forward(self, x):
+        return self._done(self._input(x))
+
+    def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
+        return dout if need_dx else None
+
+
+class Add(Module):
+    """The sum of two or more arrays of one shape.
+
+    `forward` takes them one by one; `backward` gives as many gradients, which are one array, not to be written to.
+    """
+
+    def forward(self, *inputs):
+        if len(inputs) < 2:
+            raise ValueError(f"inputs: expected at least two, got {len(inputs)}")
+        self._input(inputs[0])
+        x, *others = checks.floats(**{f"inputs[{i}]": array for i, array in enumerate(inputs)})
+        for i, other in enumerate(others, 1):
+            checks.shape(f"inputs[{i}]", other, x.shape)
+        self._terms, total, out = len(inputs), x, self._output(shared(x) if checks.overlap(x, *others) else x)
+        for other in others:
+            total = floor("activation", x).add_forward(total, other, out=out)
+        return self._done(total)
+
+    def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
+        return (shared(dout),) * self._terms if need_dx else None
+
+
+def _below(name, child):
+    """The name of a layer within the layer of that name."""
+    return f"{name}.{child}" if name else child

@@ -1,5 +1,7 @@
 """Convolution."""
 
+import math
+
 import numpy as np
 
 from fastcnn.layers import checks
@@ -39,6 +41,18 @@ class Conv2d(Module):
         self.weight = Parameter(initialisers.kaiming(rng or np.random.default_rng(), shape, dtype=dtype))
         self.bias = Parameter(initialisers.constant(out_channels, dtype=dtype)) if bias else None
 
+    @property
+    def channels(self):
+        return self.weight.data.shape[1] * self.groups
+
+    @property
+    def window(self):
+        return self.weight.data.shape[2:], self.stride, self.dilation
+
+    def flops(self, shape):
+        _, *image = self.output_shape(shape)
+        return 2 * self.weight.data.size * math.prod(image)
+
     def output_shape(self, shape):
         filters, _, *kernel = self.weight.data.shape
         return filters, *checks.window(shape[1:], kernel, self.stride, self.padding, self.dilation)
@@ -54,7 +68,7 @@ class Conv2d(Module):
     def _convolve(self, op, x):
         x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
-        checks.shape("x", x, (len(x), self.weight.data.shape[1] * self.groups, *x.shape[2:]))
+        checks.shape("x", x, (len(x), self.channels, *x.shape[2:]))
         bias = None if self.bias is None else self.bias.data
         out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
         return getattr(floor("conv", x), op)(x, self.weight.data, bias, **self._geometry(), out=out)

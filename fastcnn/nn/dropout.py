@@ -22,6 +22,10 @@ class Dropout(Module):
             raise ValueError(f"drop: expected a number in [0, 1), got {drop}")
         self.keep, self.key, self.step = 1 - drop, checks.integer("key", key, 0, 2**64 - 1), 0
 
+    @property
+    def keeps_output(self):
+        return self.keep < 1
+
     def forward(self, x):
         x = self._input(x)
         self._active = self.training and self.keep < 1

@@ -11,7 +11,7 @@ from fastcnn.layers import checks, device
 from fastcnn.layers.algorithm import preferred
 from fastcnn.layers.backend import floor
 from fastcnn.nn.activation import ReLU
-from fastcnn.nn.containers import Residual, Sequential
+from fastcnn.nn.containers import Identity, Residual, Sequential
 from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.dropout import Dropout
 from fastcnn.nn.linear import Linear
@@ -56,6 +56,9 @@ class Inference(Module):
 
     def backward(self, dout, need_dx=True):
         raise RuntimeError("a snapshot for inference has no backward pass; the net that it was made of has")
+
+    def trace(self, view, name):
+        raise RuntimeError("a snapshot for inference has no summary; the net that it was made of has")
 
     def inference(self):
         return self
@@ -174,4 +177,5 @@ _FROZEN = {
     Linear: lambda layer: [_Linear(layer)],
     Residual: _residual,
     Dropout: lambda layer: [],
+    Identity: lambda layer: [],
 }

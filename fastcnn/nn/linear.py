@@ -14,6 +14,8 @@ class Linear(Module):
     The weight is He-normal; with `relu=False`, the layer that gives class scores, Xavier-normal.
     """
 
+    window = None
+
     def __init__(self, in_features, out_features, bias=True, relu=False, rng=None, dtype=np.float32):
         initialiser = initialisers.kaiming if relu else initialisers.xavier
         shape = checks.integer("in_features", in_features, 1), checks.integer("out_features", out_features, 1)
@@ -21,13 +23,20 @@ class Linear(Module):
         self.weight = Parameter(weight)
         self.bias = Parameter(initialisers.constant(out_features, dtype=dtype)) if bias else None
 
+    @property
+    def channels(self):
+        return self.weight.data.shape[0]
+
     def output_shape(self, shape):
         return self.weight.data.shape[1:]
+
+    def flops(self, shape):
+        return 2 * self.weight.data.size
 
     def forward(self, x):
         x = self._input(x)
         checks.rank("x", x, "(N, D)")
-        checks.shape("x", x, (len(x), self.weight.data.shape[0]))
+        checks.shape("x", x, (len(x), self.channels))
         bias = None if self.bias is None else self.bias.data
         out = self._output(x, (len(x), self.weight.data.shape[1]))
         return self._done(floor("linear", x).affine_forward(x, self.weight.data, bias, out=out))
@@ -45,6 +54,8 @@ class Linear(Module):
 
 class Flatten(Module):
     """(N, d1, ..., dk) to (N, D)."""
+
+    keeps_output = False
 
     def output_shape(self, shape):
         return (int(np.prod(shape)),)

@@ -5,6 +5,7 @@ import math
 from fastcnn.layers import checks, device
 from fastcnn.layers.backend import floor
 from fastcnn.nn.memory import Memory, aligned, shared
+from fastcnn.nn.summary import Row, Summary, View
 
 # What a pass leaves in a layer; a copy of the layer starts without.
 _WORK = frozenset({"_x", "_out", "_moments", "_buffers", "_memory"})
@@ -56,7 +57,8 @@ class Module:
 
     A subclass defines `forward(x)`, `backward(dout, need_dx)` and `output_shape(shape)`. Parameters are attributes of
     type `Parameter`, sub-layers attributes of type `Module`; arrays that are saved but not learned are named in
-    `statistics`.
+    `statistics`. For `summary`, a layer says what differs from a function of single numbers: `channels`, `window`,
+    `flops(shape)`, `keeps_output`; a composition defines `trace(view, name)`.
 
     While `gradients` is set, a layer's output lies in a buffer of its own, where the backward pass finds it: what
     `forward` returns is valid until the same layer runs again. All else, gradients and the outputs of nets in test
@@ -68,10 +70,14 @@ class Module:
     training = True
     gradients = True
     statistics = ()
+    channels = None  # that the input must have, None: any
+    window = (1, 1), (1, 1), (1, 1)  # kernel, stride and dilation; None: each output sees all of the input
+    keeps_output = True  # whether a forward pass in training has an output of its own, to be kept
+    sums_in_place = False  # whether `forward_residual` keeps no more than `forward`
     _x = _out = None  # input and output of the last forward pass, None while there is none
 
-    def __call__(self, x):
-        return self.forward(x)
+    def __call__(self, *inputs):
+        return self.forward(*inputs)
 
     def forward(self, x):
         """The layer's output for a batch x."""
@@ -97,6 +103,47 @@ class Module:
     def output_shape(self, shape):
         """Shape of one image's output for an input of `shape` (both without the batch axis); by default the same."""
         return shape
+
+    def flops(self, shape):
+        """Floating-point operations of the products for an input of `shape`, two for each multiply-add."""
+        return 0
+
+    def summary(self, input_shape):
+        """A table of the layers, for one image: shapes, parameters, FLOPs, receptive fields, memory.
+
+        Parameters
+        ----------
+        input_shape : tuple, (C, H, W) or (D,)
+
+        Returns
+        -------
+        nn.Summary
+            `str` of it is the table, `rows` are its data.
+
+        Raises
+        ------
+        ValueError
+            If images of that shape do not fit the net.
+        TypeError
+            If a composition does not say how it is traced.
+        """
+        shape = tuple(checks.integer("input_shape", length, 1) for length in input_shape)
+        itemsize = max((parameter.data.dtype.itemsize for _, parameter in self.named_parameters()), default=4)
+        ones = (1,) * len(shape[1:])
+        rows, _ = self.trace(View(shape, ones, ones, itemsize), "")
+        return Summary(rows)
+
+    def trace(self, view, name):
+        """The rows of this layer's summary, and the `View` of its output, for an input seen as `view`."""
+        if self.children():
+            raise TypeError(f"{name or 'net'}: expected a layer, or a composition with a method trace, got {self!r}")
+        if self.channels not in (None, view.shape[0]):
+            raise ValueError(f"{name or 'net'}: expected input of {self.channels} channels, got {view.shape}")
+        after = view.through(self.output_shape(view.shape), self.window)
+        parameters = sum(parameter.data.size for _, parameter in self.named_parameters())
+        memory = after.memory if self.keeps_output else 0
+        row = Row(name, type(self).__name__, after.shape, parameters, self.flops(view.shape), after.field, memory)
+        return [row], after
 
     def children(self):
         """The direct sub-layers by name."""

@@ -1,4 +1,4 @@
-"""Normalisation."""
+"""Batch, group, layer and instance normalisation."""
 
 import numpy as np
 
@@ -8,7 +8,31 @@ from fastcnn.nn import initialisers
 from fastcnn.nn.module import Module, Parameter
 
 
-class BatchNorm2d(Module):
+class _Norm(Module):
+    """What normalisations share: a scale and a shift per channel."""
+
+    def __init__(self, channels, eps, dtype):
+        self.eps, channels = checks.number("eps", eps, 0), checks.integer("channels", channels, 1)
+        self.weight = Parameter(initialisers.constant(channels, 1, dtype))
+        self.bias = Parameter(initialisers.constant(channels, 0, dtype))
+
+    @property
+    def channels(self):
+        return len(self.weight.data)
+
+    def _normalised(self, x):
+        """x, checked; begins a forward pass."""
+        x = self._input(x)
+        checks.at_least_2d("x", x)
+        checks.shape("x", x, (len(x), self.channels, *x.shape[2:]))
+        return x
+
+    def _keep(self, gradients):
+        for parameter, gradient in zip((self.weight, self.bias), gradients, strict=True):
+            device.assign(parameter.grad, gradient)
+
+
+class BatchNorm2d(_Norm):
     """Batch normalisation per channel of (N, C, ...) input, optionally with the ReLU that follows fused into it.
 
     Parameters
@@ -23,11 +47,13 @@ class BatchNorm2d(Module):
     statistics = ("running_mean", "running_var")
 
     def __init__(self, channels, eps=1e-5, momentum=0.9, relu=False, dtype=np.float32):
-        self.eps, self.momentum = checks.number("eps", eps, 0), checks.number("momentum", momentum, 0, 1)
-        self.relu, channels = relu, checks.integer("channels", channels, 1)
-        self.weight = Parameter(initialisers.constant(channels, 1, dtype))
-        self.bias = Parameter(initialisers.constant(channels, 0, dtype))
+        super().__init__(channels, eps, dtype)
+        self.momentum, self.relu = checks.number("momentum", momentum, 0, 1), relu
         self.running_mean, self.running_var = np.zeros(channels, dtype), np.ones(channels, dtype)
+
+    @property
+    def sums_in_place(self):
+        return not self.relu
 
     def forward(self, x, moments=None):
         """`moments`: mean and variance of x's channels, where they are known already."""
@@ -39,9 +65,7 @@ class BatchNorm2d(Module):
         return self._normalise(x, add, moments, True)
 
     def _normalise(self, x, add, moments, relu):
-        x = self._input(x)
-        checks.at_least_2d("x", x)
-        checks.shape("x", x, (len(x), len(self.weight.data), *x.shape[2:]))
+        x = self._normalised(x)
         checks.shape("shortcut", add, x.shape)
         self._in_training, norm, more = self.training, floor("norm", x), "" if add is None else "_add"
         arrays = (x, *(() if add is None else (add,)), self.weight.data, self.bias.data)
@@ -78,6 +102,59 @@ class BatchNorm2d(Module):
         self._keep(gradients)
         return dx if need_dx else None, dadd
 
-    def _keep(self, gradients):
-        for parameter, gradient in zip((self.weight, self.bias), gradients, strict=True):
-            device.assign(parameter.grad, gradient)
+
+class GroupNorm(_Norm):
+    """Group normalisation of (N, C, ...) input: each image's groups of neighbouring channels by their own moments.
+
+    Parameters
+    ----------
+    groups : int, a divisor of `channels`
+    channels : int
+    eps : float, added to the variance
+    dtype : float32 or float64
+    """
+
+    def __init__(self, groups, channels, eps=1e-5, dtype=np.float32):
+        super().__init__(channels, eps, dtype)
+        self.groups = checks.divisor("groups", groups, channels)
+
+    def forward(self, x):
+        x = self._normalised(x)
+        arrays = x, self.weight.data, self.bias.data
+        out, *self._moments = floor("norm", x).groupnorm_forward(*arrays, self.groups, self.eps, self._output(x))
+        return self._done(out)
+
+    def backward(self, dout, need_dx=True):
+        dout = self._output_gradient(dout)
+        arrays, out = (dout, self._x, self.weight.data, *self._moments), self.memory.over(dout)
+        dx, *gradients = floor("norm", dout).groupnorm_backward(*arrays, self.groups, self.eps, out)
+        self._keep(gradients)
+        return dx if need_dx else None
+
+
+class LayerNorm(GroupNorm):
+    """Layer normalisation: each row of (N, D) input, or each image of (N, C, H, W), by its own mean and variance.
+
+    That is one group; scale and shift are per feature, or per channel.
+    """
+
+    def __init__(self, channels, eps=1e-5, dtype=np.float32):
+        super().__init__(1, channels, eps, dtype)
+
+
+class InstanceNorm2d(GroupNorm):
+    """Instance normalisation: each channel of each image of (N, C, H, W) by its own mean and variance.
+
+    That is as many groups as channels.
+    """
+
+    def __init__(self, channels, eps=1e-5, dtype=np.float32):
+        super().__init__(channels, channels, eps, dtype)
+
+    def _normalised(self, x):
+        x = super()._normalised(x)
+        checks.rank("x", x, "(N, C, H, W)")
+        return x
+
+
+BatchNorm1d = BatchNorm2d  # by the name that it goes by where input is (N, D)

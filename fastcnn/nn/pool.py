@@ -14,6 +14,10 @@ class _WindowPool(Module):
             raise ValueError(f"padding: expected at most half the window {self.size}, got {self.padding}")
         self.stride = self.size if stride is None else checks.pair("stride", stride, 1)
 
+    @property
+    def window(self):
+        return self.size, self.stride, (1, 1)
+
     def output_shape(self, shape):
         return shape[0], *checks.window(shape[1:], *self._windows)
 
@@ -55,6 +59,8 @@ class AvgPool2d(_WindowPool):
 
 class GlobalAvgPool2d(Module):
     """Mean of each channel of (N, C, H, W) images: (N, C)."""
+
+    window = None
 
     def output_shape(self, shape):
         return shape[:1]
