@@ -50,15 +50,8 @@ NETS = {
 }
 
 
-@pytest.fixture
-def empty(monkeypatch):
-    """Weights of zeros, whose memory the system gives when it is touched: nets of any size cost nothing."""
-    for name in ("kaiming", "xavier"):
-        monkeypatch.setattr(nn.initialisers, name, lambda rng, shape, dtype: np.zeros(shape, dtype))
-
-
 @pytest.mark.parametrize("name", NETS)
-def test_shapes_and_parameters(name, empty):
+def test_shapes_and_parameters(name, empty_weights):
     make, options, shape, classes, expected = NETS[name]
     net = make(**options)
     assert net.output_shape(shape) == (classes,)
@@ -174,7 +167,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_names_and_shapes_of_torchvision(name, empty, monkeypatch):
+def test_names_and_shapes_of_torchvision(name, empty_weights, monkeypatch):
     monkeypatch.setattr(np, "ascontiguousarray", np.asarray)  # no copies of large arrays
     make, options, *_ = NETS[name]
     found = {key: array.shape for key, array in nn.torchvision.state_dict(make(**options)).items()}

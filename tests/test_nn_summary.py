@@ -7,22 +7,9 @@ from test_nn import LAYERS, every_layer
 
 from fastcnn import nn
 
-VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
-
 
 def by_name(summary):
     return {row.name: row for row in summary.rows}
-
-
-def vgg16_features():
-    layers, channels = [], 3
-    for filters in VGG16:
-        if filters == "M":
-            layers.append(nn.MaxPool2d(2))
-        else:
-            layers += nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU()
-            channels = filters
-    return nn.Sequential(*layers)
 
 
 @every_layer
@@ -50,7 +37,7 @@ def test_products():
     assert net.summary((4, 6, 4)).flops == 0
 
 
-def test_resnet18_is_as_published():
+def test_resnet18_is_as_published(empty_weights):
     """1.81 G multiply-adds, 11.69 M parameters; fields of 43, 99, 211 and 435 pixels after the four stages."""
     summary = nn.resnet18().summary((3, 224, 224))
     assert summary.parameters == 11_689_512
@@ -66,13 +53,22 @@ def test_resnet18_is_as_published():
     assert summary.rows[-1].kind == "Linear" and summary.rows[-1].field is None
 
 
-def test_vgg16_is_as_published():
-    """15.35 G multiply-adds and 14.7 M parameters in the convolutions; fields of 196 and 212 pixels at the end."""
-    summary = vgg16_features().summary((3, 224, 224))
-    assert summary.parameters == 14_714_688
-    assert summary.flops == 2 * 15_346_630_656
+def test_vgg16_is_as_published(empty_weights):
+    """15.47 G multiply-adds, 138.4 M parameters; fields of 196 and 212 pixels at the end of the convolutions."""
+    summary = nn.vgg16(1000, (3, 224, 224), batch_norm=False, head="imagenet").summary((3, 224, 224))
+    assert summary.parameters == 138_357_544
+    assert summary.flops == 2 * 15_470_264_320
     assert [row.field for row in summary.rows if row.kind == "Conv2d"][-1] == (196, 196)
-    assert summary.rows[-1].field == (212, 212) and summary.rows[-1].shape == (512, 7, 7)
+    pooled = [row for row in summary.rows if row.kind == "MaxPool2d"][-1]
+    assert (pooled.field, pooled.shape) == ((212, 212), (512, 7, 7))
+
+
+@pytest.mark.parametrize(
+    "make, multiply_adds",
+    [(nn.resnet34, 3_663_761_408), (nn.resnet50, 4_089_184_256)],  # torchvision's documentation: 3.66 G, 4.09 G
+)
+def test_other_networks_are_as_published(make, multiply_adds, empty_weights):
+    assert make().summary((3, 224, 224)).flops == 2 * multiply_adds
 
 
 def test_three_small_filters_see_as_much_as_a_large_one():
