@@ -30,7 +30,7 @@ def test_kernels_agree_with_the_reference(name, run_python):
 
 @pytest.mark.parametrize("name", VALUES)
 def test_a_nan_comes_out(name, run_python):
-    """One NaN in each input in turn: some result is NaN, but for inputs that it cannot show in or that it makes wrong."""
+    """One NaN in each input in turn: some result is NaN, but for inputs that it does not show in, or makes wrong."""
     blind = [argument for op, argument in (*BLIND, ("binary_cross_entropy_loss", "y")) if op == name]
     simulate(
         run_python,
