@@ -109,46 +109,46 @@ def _shift(image, m, colors, y):
 
 @jit
 def _resample(image, m, rows, columns, colors, y):
+    """A row of samples at a time: first where they lie, then, for each colour, what lies there."""
     height, width = image.shape[1:]
-    real = y.dtype.type
-    one, share = real(1), real(1.0 / (rows * columns))
-    lowest, last_row, last_column = -0.5 * STEPS, (height - 0.5) * STEPS, (width - 0.5) * STEPS
+    real, last_row, last_column = y.dtype.type, height - 1.0, width - 1.0
+    one, share, n = real(1), real(1.0 / (rows * columns)), y.shape[2]
+    place, below, beside, inside = np.empty((4, n), np.int64)
+    p, q, nowhere = np.empty((3, n), y.dtype)  # nowhere: NaN at coordinates that are none, else 0
     for i in range(y.shape[1]):
         y[:, i, :] = real(0)
-        for s in range(rows):
-            row = i + (s + 0.5) / rows - 0.5
-            for j in range(y.shape[2]):
-                for t in range(columns):
-                    column = j + (t + 0.5) / columns - 0.5
-                    u = nearest((m[0, 0] * row + m[0, 1] * column + m[0, 2]) * STEPS)
-                    v = nearest((m[1, 0] * row + m[1, 1] * column + m[1, 2]) * STEPS)
-                    if (u >= lowest) & (u <= last_row) & (v >= lowest) & (v <= last_column):
-                        top, p = _cell(u, height)
-                        left, q = _cell(v, width)
-                        below = width if top + 1 < height else 0
-                        beside = 1 if left + 1 < width else 0
-                        p, q, place = real(p), real(q), top * width + left
-                        for c in range(y.shape[0]):
-                            upper = real(get(image, place)) * (one - q) + real(get(image, place + beside)) * q
-                            lower = real(get(image, place + below)) * (one - q)
-                            lower += real(get(image, place + below + beside)) * q
-                            y[c, i, j] += upper * (one - p) + lower * p
-                            place += height * width
-                    else:
-                        outside = real(u + v)
-                        for c in range(y.shape[0]):
-                            y[c, i, j] += colors[0, c] if outside == outside else outside
+        for s, t in np.ndindex(rows, columns):
+            row, first = i + (s + 0.5) / rows - 0.5, (t + 0.5) / columns - 0.5
+            for j in range(n):
+                u = nearest((m[0, 0] * row + m[0, 1] * (j + first) + m[0, 2]) * STEPS) * (1.0 / STEPS)
+                v = nearest((m[1, 0] * row + m[1, 1] * (j + first) + m[1, 2]) * STEPS) * (1.0 / STEPS)
+                inside[j] = (u >= -0.5) & (u <= last_row + 0.5) & (v >= -0.5) & (v <= last_column + 0.5)
+                nowhere[j] = real(0) if u + v == u + v else real(u + v)
+                u, v = _clip(u, last_row), _clip(v, last_column)
+                top, left = np.floor(u), np.floor(v)
+                p[j], q[j] = real(u - top), real(v - left)
+                place[j] = int(top * width + left)
+                below[j] = width if top < last_row else 0
+                beside[j] = 1 if left < last_column else 0
+            for c in range(y.shape[0]):
+                target, plane, outside = y[c, i], image[c], colors[0, c]
+                for j in range(n):
+                    above, under = place[j], place[j] + below[j]
+                    upper = real(get(plane, above)) * (one - q[j]) + real(get(plane, above + beside[j])) * q[j]
+                    lower = real(get(plane, under)) * (one - q[j]) + real(get(plane, under + beside[j])) * q[j]
+                    value = upper * (one - p[j]) + lower * p[j]
+                    target[j] += value if inside[j] else outside + nowhere[j]
         for c in range(y.shape[0]):
-            factor, shift = share * colors[1, c], colors[2, c]
-            for j in range(y.shape[2]):
-                y[c, i, j] = y[c, i, j] * factor + shift
+            factor, shift, target = share * colors[1, c], colors[2, c], y[c, i]
+            for j in range(n):
+                target[j] = target[j] * factor + shift
 
 
 @jit
-def _cell(steps, length):
-    """The pixel before a coordinate in steps, within the image, and how far that lies behind it."""
-    whole = min(max(int(steps), 0), (length - 1) * STEPS)
-    return whole // STEPS, (whole % STEPS) * (1.0 / STEPS)
+def _clip(u, last):
+    """A coordinate within the image; 0 for a NaN."""
+    u = u if u >= 0.0 else 0.0
+    return u if u <= last else last
 
 
 @parallel
