@@ -54,6 +54,8 @@ TOOLS = {
         "random",
         "reduce",
         "simulator",
+        "ceilings",
+        "gpu",
     },
     "reference": set(),
 }
