@@ -7,6 +7,8 @@ import platform
 import subprocess
 import sys
 
+from fastcnn.layers.device import unavailable
+
 
 def collect():
     """Versions, CPU, threads, cache folder and GPU, as a dictionary of strings and numbers."""
@@ -46,12 +48,24 @@ def _cpu_name():
 
 
 def _gpu():
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    """The GPU that would compute, with its driver; or why there is none, and what the driver knows of."""
+    driver = _ask_driver("name,compute_cap,memory.total,driver_version")
+    if lacking := unavailable():
+        return f"none: {lacking}" if driver is None else f"{driver}, not in use: {lacking}"
+    from fastcnn.cuda.gpu import describe
+
+    version = _ask_driver("driver_version")
+    return str(describe()) if version is None else f"{describe()}, driver {version}"
+
+
+def _ask_driver(fields):
+    """What `nvidia-smi` says of the first GPU; None where it does not."""
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")
-        return "; ".join(filter(None, answer)) or "none found"
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return "none found"
+        return None
+    return next(filter(None, map(str.strip, answer.splitlines())), None)
 
 
 def command(arguments):

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from fastcnn.catalogue import LEVELS, OPS, Floor, as_tuple, cast
+from fastcnn.layers.device import unavailable
 
 GRADIENT_LIMIT = 1e-6
 GRADIENT_REASON = "central differences in float64: step 1e-6, so about 1e-16/1e-6 from rounding, 1e-12 from truncation"
@@ -179,7 +180,13 @@ def gradient_error(op, floor, case, rng):
 
 
 def command(arguments):
-    """`fastcnn validate`: print a table, a line per op, algorithm and dtype as it is done; returns the exit status."""
+    """`fastcnn validate`: print a table, a line per op, algorithm and dtype as it is done; returns the exit status.
+
+    Where there is no GPU to validate on, a line says so, and all is well.
+    """
+    if arguments.backend == "cuda" and (lacking := unavailable()):
+        print(f"nothing to validate: {lacking}")
+        return 0
     if arguments.threads:
         from fastcnn.cpu.jit import set_num_threads
 

@@ -24,6 +24,16 @@ def arrays():
     return import_module("fastcnn.cuda.arrays")
 
 
+def unavailable():
+    """Why no GPU can be used here, in a line; None where one can."""
+    jit, errors = import_module("fastcnn.cuda.jit"), import_module("fastcnn.cuda.errors")
+    try:
+        jit.require_device()
+    except errors.CudaUnavailableError as error:
+        return " ".join(str(error).split())
+    return None
+
+
 def to_device(value):
     """An array, or a net, on the current GPU.
 
