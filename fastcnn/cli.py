@@ -5,13 +5,17 @@ import os
 import sys
 
 from fastcnn import __version__
+from fastcnn.cuda.errors import CudaLaunchError, CudaUnavailableError
 from fastcnn.layers.backend import BACKENDS, DEFAULT
 
 _SCHEDULES = ("constant", "linear", "cosine", "step", "inverse-sqrt", "cyclical", "one-cycle")
 
 
 def main(argv=None):
-    """Run a command; returns the exit status: 0 done, 1 a check failed, 2 wrong use or input, 130 interrupted."""
+    """Run a command; returns the exit status.
+
+    0 done, 1 a check failed or a GPU could not be used, 2 wrong use or input, 130 interrupted.
+    """
     # OpenMP's threads wait for work by spinning, unless told otherwise before they start. That gains 5 % on an idle
     # machine, and costs a factor of up to ten on one where something else wants the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -21,6 +25,9 @@ def main(argv=None):
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         print(f"fastcnn {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except (CudaUnavailableError, CudaLaunchError) as error:
+        print(f"fastcnn {arguments.command}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"fastcnn {arguments.command}: interrupted", file=sys.stderr)
         return 130
@@ -118,20 +125,25 @@ def _add_bench(commands):
     )
     what.add_argument(
         "--peers", default="auto", metavar="LIST",
-        help="other libraries, as torch,onnxruntime,jax; or none; auto takes those that are installed",
+        help="other libraries, as torch,onnxruntime,jax (on a GPU torch,cupy); or none; auto takes those installed",
     )  # fmt: skip
     how = command.add_argument_group("how")
+    how.add_argument("--backend", choices=("cpu", "cuda"), default="cpu", help="which kernels to measure")
     how.add_argument(
         "--threads", type=_positive, metavar="N", help="number of threads of every library (default: all cores)"
     )
     how.add_argument("--rounds", type=_positive, metavar="N", help="how often the libraries take turns in each case")
-    how.add_argument("--seconds", type=_seconds, metavar="S", help="for each library and case, all rounds together")
+    how.add_argument("--seconds", type=_amount, metavar="S", help="for each library and case, all rounds together")
     how.add_argument(
         "--passive", action="store_true", help="no thread may wait by spinning: for a machine that is not idle"
     )
+    how.add_argument("--minutes", type=_amount, metavar="M", help="begin no case when so many minutes are over")
     running = command.add_argument_group("running")
     running.add_argument(
-        "--output", default="runs/bench", metavar="FOLDER", help="for results; those of other cases there are kept"
+        "--output",
+        metavar="FOLDER",
+        help="for results; those of other cases there are kept (default: runs/bench; of a GPU: "
+        "benchmarks/results/cuda- and its name)",
     )
     running.add_argument("--resume", action="store_true", help="leave out cases that the folder has results of")
     running.add_argument("--no-progress", action="store_true", help="show no bar")
@@ -148,14 +160,14 @@ def _positive(text):
     return int(text)
 
 
-def _seconds(text):
+def _amount(text):
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = 0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
-    return seconds
+        number = 0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return number
 
 
 # Each command imports what it needs: `--help` stays quick.

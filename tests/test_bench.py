@@ -402,7 +402,7 @@ def test_results_of_another_form(tmp_path):
 
 
 def test_targets():
-    target = targets.TARGETS[0]
+    target = targets.TARGETS["cpu"][0]
     rows = [a_row("a", 1.0, 4.0), a_row("b", 1.0, 1.0), a_row("other", tags=["1x1s1", "training batch"])]
     verdict = targets.judge(target, rows, None)
     assert verdict.mean == pytest.approx(2) and verdict[1:] == (1.0, "b", 2, True)
@@ -415,11 +415,11 @@ def test_targets():
 
 
 def test_targets_in_seconds_and_shares():
-    train = next(target for target in targets.TARGETS if "cold" in target.text)
+    train = next(target for target in targets.TARGETS["cpu"] if "cold" in target.text)
     row = a_row("cold_train", 50.0, work="cold_train", tags=[])
     assert targets.judge(train, [row], None).met
     assert not targets.judge(train, [a_row("cold_train", 61.0, work="cold_train")], None).met
-    share = next(target for target in targets.TARGETS if "FMA" in target.text)
+    share = next(target for target in targets.TARGETS["cpu"] if "FMA" in target.text)
     verdict = targets.judge(share, [a_row("m", 0.5, work="multiply_panels")], lambda row: table.share(row, RUN))
     assert verdict.mean == pytest.approx(1) and verdict.met  # 1e11 operations in 0.5 s at 200 GFLOP/s
 
@@ -428,7 +428,7 @@ def test_every_case_of_a_target_exists(every):
     import dataclasses
 
     rows = [{**dataclasses.asdict(case), "results": {}} for case in every]
-    assert [target.text for target in targets.TARGETS if not any(target.fits(row) for row in rows)] == []
+    assert [target.text for target in targets.TARGETS["cpu"] if not any(target.fits(row) for row in rows)] == []
 
 
 def test_lines_and_cells():
@@ -476,4 +476,4 @@ def test_page_and_plots(tmp_path):
 
 def test_geometric_means():
     rows = [a_row(str(i), 1.0, ratio) for i, ratio in enumerate((2.0, 8.0))]
-    assert targets.judge(targets.TARGETS[0], rows, None).mean == pytest.approx(math.sqrt(16))
+    assert targets.judge(targets.TARGETS["cpu"][0], rows, None).mean == pytest.approx(math.sqrt(16))

@@ -13,7 +13,19 @@ from fastcnn.cli import main
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
 QUICK = ["bench", "--quick", "--peers", "none", "--passive", "--rounds", "2", "--seconds", "0.01", "--no-progress"]
-RUN = {"id", "date", "threads", "waiting", "settings", "machine", "versions", "ceilings", "load", "unavailable"}
+RUN = {
+    "id",
+    "date",
+    "backend",
+    "threads",
+    "waiting",
+    "settings",
+    "machine",
+    "versions",
+    "ceilings",
+    "load",
+    "unavailable",
+}
 ROW = {
     "name", "family", "work", "params", "flops", "nbytes", "images", "tags", "quick", "kind", "comparable", "results",
     "run",
@@ -57,6 +69,12 @@ def test_an_interrupted_run_leaves_what_it_has(tmp_path, capsys, monkeypatch):
     assert "interrupted" in (tmp_path / "README.md").read_text()
 
 
+def test_minutes_that_are_over(tmp_path, capsys):
+    assert main([*QUICK, "--op", "cross_entropy*", "--minutes", "1e-9", "--output", str(tmp_path)]) == 0
+    assert "1e-09 minutes are over: 1 cases not measured; --resume goes on" in capsys.readouterr().out
+    assert json.loads((tmp_path / "results.json").read_text())["cases"] == {}
+
+
 def test_progress(tmp_path, capsys):
     arguments = [argument for argument in QUICK if argument != "--no-progress"]
     assert main([*arguments, "--op", "cross_entropy*", "--output", str(tmp_path)]) == 0
@@ -78,10 +96,10 @@ def test_wrong_wishes(arguments, message, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--seconds", "soon"], ["--rounds", "0"]])
+@pytest.mark.parametrize("arguments", ["--seconds 0", "--seconds soon", "--rounds 0", "--minutes -1"])
 def test_wrong_numbers(arguments, capsys):
     with pytest.raises(SystemExit) as exit:
-        main(["bench", *arguments])
+        main(["bench", *arguments.split()])
     assert exit.value.code == 2 and "usage: fastcnn bench" in capsys.readouterr().err
 
 

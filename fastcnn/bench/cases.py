@@ -16,6 +16,26 @@ TRAINING_BATCH = {
     "lenet": 128, "resnet20": 128, "vgg11_cifar": 128, "resnet18_cifar": 64, "resnet18": 8, "resnet50": 4, "vgg16": 4,
 }  # fmt: skip
 
+# What a GPU is measured on, in this order: {family: options of its `cases`}. Batches are larger than a CPU's where
+# those would be over before the GPU is busy. Batch norm's traffic is that of two passes: no cache holds the images.
+ON_GPU = {
+    "activation": {"larger": 8},
+    "norm": {"larger": 8, "passes": 2},
+    "dropout": {"larger": 8},
+    "optim": {},
+    "loss": {"larger": 8},
+    "pool": {"larger": 8},
+    "linear": {},
+    "conv": {
+        "larger": 4,
+        "algos": ("auto", "tf32"),
+        "works": ("conv_forward", "conv_backward_input", "conv_backward_filter"),
+    },
+    "step": {},
+    "inference": {},
+    "ops": {},
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -58,18 +78,21 @@ def family(name):
     return importlib.import_module(f"fastcnn.bench.families.{name}")
 
 
-def select(families=None, patterns=None, quick=False):
+def select(families=None, patterns=None, quick=False, backend="cpu"):
     """The cases of some families whose name or work fits one of the patterns (as of files: * and ?), in order.
+
+    `backend`, "cpu" or "cuda", is where they are to be measured.
 
     Raises
     ------
     ValueError
         For a family that does not exist, or when nothing fits; the message says what there is.
     """
+    known = ON_GPU if backend == "cuda" else dict.fromkeys(FAMILIES, {})
     for name in families or ():
-        if name not in FAMILIES:
-            raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {name!r}")
-    every = [case for name in families or FAMILIES for case in family(name).cases()]
+        if name not in known:
+            raise ValueError(f"family: expected one of {', '.join(known)}, got {name!r}")
+    every = [case for name in families or known for case in family(name).cases(**known[name])]
     cases = [case for case in every if case.quick or not quick]
     if patterns:
         cases = [case for case in cases if any(_fits(case, pattern) for pattern in patterns)]

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_GPU_REPEATS, _GPU_CALLS = 256, 5  # some 0.3 ms of multiply-adds a call
+
 
 class Ceilings(NamedTuple):
     """float32 FMA rate in GFLOP/s, and copy bandwidth in GB/s (bytes read plus bytes written), on so many threads."""
@@ -32,6 +34,30 @@ def measure(seconds=1.0, copy_bytes=256 << 20):
     return Ceilings(fma_rate(threads, seconds) / 1e9, _copy_rate(threads, seconds, copy_bytes) / 1e9, threads)
 
 
+def measure_gpu(device, seconds=0.5):
+    """{"gflops", "gbytes"} of the GPU that a `runners.ours.Gpu` is on, about `seconds` each.
+
+    The copy is that of our kernel or of the driver, whichever is faster.
+    """
+    from fastcnn.cuda import arrays, ceilings, gpu
+
+    sums = arrays.empty(gpu.describe().threads, np.float32)
+    amounts = {
+        "gflops": [lambda: ceilings.multiply_adds(_GPU_REPEATS, 0.5, 1.0, sums)],
+        "gbytes": [lambda: ceilings.copy(*device.large), lambda: ceilings.copy_by_driver(*device.large)],
+    }
+
+    def rate(run):
+        """Amount per second by the GPU's clock, of several calls launched one after the other."""
+        start, amount = device.mark(), sum(run() for _ in range(_GPU_CALLS))
+        return amount / device.seconds_between(start, device.mark())
+
+    return {
+        name: max(_best(lambda run=run: rate(run), seconds / len(runs)) for run in runs) / 1e9
+        for name, runs in amounts.items()
+    }
+
+
 def fma_rate(threads, seconds, dtype=np.float32):
     """float operations per second of fused multiply-adds that never leave the registers."""
     from fastcnn.cpu import ceilings
@@ -55,9 +81,18 @@ def _copy_rate(threads, seconds, copy_bytes):
 def _best_rate(run, seconds):
     """Amount per second, of the fastest of the calls that fit into `seconds`; `run` returns its amount."""
     run()
-    best, end = 0.0, time.perf_counter() + seconds
-    while best == 0 or time.perf_counter() < end:
+
+    def rate():
         start = time.perf_counter()
         amount = run()
-        best = max(best, amount / (time.perf_counter() - start))
+        return amount / (time.perf_counter() - start)
+
+    return _best(rate, seconds)
+
+
+def _best(rate, seconds):
+    """The largest of the rates that can be measured in so many seconds."""
+    best, end = 0.0, time.perf_counter() + seconds
+    while best == 0 or time.perf_counter() < end:
+        best = max(best, rate())
     return best

@@ -2,13 +2,16 @@
 
 import contextlib
 import datetime
+import math
 import os
+import re
 import sys
 import time
 
 from fastcnn.bench import cases, measure, plots, report, runners, table
 from fastcnn.bench.results import Results
 from fastcnn.bench.worker import Pool, WorkerError
+from fastcnn.layers.device import unavailable
 from fastcnn.train.extras import need
 
 _BUSY = 0.05  # part of the cores in use by others, from which on a warning is given
@@ -16,22 +19,30 @@ QUICK = measure.Settings(rounds=5, seconds=0.1, reference_flops=3e9, left_out=("
 
 
 def bench(arguments):
-    """Measure as the command line asks; returns the exit status."""
+    """Measure as the command line asks; returns the exit status.
+
+    Where there is no GPU to measure, a line says so, and all is well.
+    """
+    backend = arguments.backend
+    if backend == "cuda" and (lacking := unavailable()):
+        print(f"nothing to measure: {lacking}")
+        return 0
     tqdm = None if arguments.no_progress else need("tqdm", "bench").tqdm
     need("matplotlib", "bench")  # before measuring, not after it
-    peers = runners.peers(arguments.peers)
-    chosen = cases.select(arguments.family, arguments.op, arguments.quick)
-    settings = _settings(arguments)
-    results = Results(arguments.output)
+    peers = runners.peers(arguments.peers, backend)
+    chosen = cases.select(arguments.family, arguments.op, arguments.quick, backend)
+    settings, facts = _settings(arguments), machine(backend)
+    results = Results(arguments.output or folder(facts))
     if arguments.resume:
         chosen = [case for case in chosen if case.name not in results.cases]
     threads = arguments.threads or _cores()
-    print(f"{len(chosen)} cases, {threads} threads, peers: {', '.join(peers) or 'none'}; results in {results.folder}")
-    with Pool(threads, spin=not arguments.passive) as pool:
-        results.begin(_description(arguments, threads, settings, pool))
+    place = facts.get("gpu", f"{threads} threads")
+    print(f"{len(chosen)} cases, {place}, peers: {', '.join(peers) or 'none'}; results in {results.folder}")
+    with Pool(threads, not arguments.passive, backend) as pool:
+        results.begin(_description(arguments, facts, settings, pool))
         run = results.runs[-1]
         try:
-            _run(chosen, pool, peers, settings, results, tqdm)
+            _run(chosen, pool, peers, settings, results, tqdm, arguments.minutes)
             run["ceilings"] = _best_ceilings(run["ceilings"], pool)
             run["load"]["after"] = _load()
         finally:  # an interrupted run leaves a page, too
@@ -46,16 +57,38 @@ def bench(arguments):
     return 0
 
 
-def _run(chosen, pool, peers, settings, results, tqdm):
-    """Measure all cases; each is shown, and in the file, as soon as it is done."""
-    family = None
+def machine(backend):
+    """What goes with results, of the machine: {name: text}."""
+    from fastcnn.info import collect
+
+    facts = collect()
+    facts["python"] = facts["python"].partition(" ")[0]  # without its path
+    if backend == "cuda":
+        return {name: facts[name] for name in ("gpu", "cpu", "system", "python")}
+    return {name: facts[name] for name in ("cpu", "cores", "vectors", "system", "python", "threading layer")}
+
+
+def folder(facts):
+    """Where results of a `machine` go unless another folder is named."""
+    if "gpu" not in facts:
+        return "runs/bench"
+    name = facts["gpu"].partition(",")[0]
+    return "benchmarks/results/cuda-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _run(chosen, pool, peers, settings, results, tqdm, minutes):
+    """Measure all cases that begin in time; each is shown, and in the file, as soon as it is done."""
+    family, end = None, time.monotonic() + 60 * (minutes or math.inf)
     with _bar(tqdm, len(chosen)) as (say, begin):
-        for case in chosen:
+        for number, case in enumerate(chosen):
+            if time.monotonic() > end:
+                say(f"\n{minutes:g} minutes are over: {len(chosen) - number} cases not measured; --resume goes on")
+                break
             begin(case)
             results.add(measure.measure(case, pool, peers, settings))
             if case.family != family:
                 family = case.family
-                say("\n" + table.head(family))
+                say("\n" + table.head(family, pool.backend))
             say(table.line(results.cases[case.name], results.runs[-1]))
 
 
@@ -86,39 +119,32 @@ def _cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _description(arguments, threads, settings, pool):
+def _description(arguments, facts, settings, pool):
     """What goes with the results of a run; a warning, if the machine is busy."""
     load = _load()
     if load["busy"] and load["busy"] > _BUSY:
         print(f"something else uses {load['busy']:.0%} of the cores: the figures will not say much", file=sys.stderr)
     try:
-        gflops, gbytes, _ = pool.ask("ours", "ceilings")
+        ceilings = pool.ask("ours", "ceilings")
     except WorkerError as error:
         raise OSError(f"the machine's limits could not be measured: {error}") from error
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "threads": threads,
+        "backend": pool.backend,
+        "threads": pool.threads,
         "waiting": "passive" if arguments.passive else "as each library does by itself",
         "settings": {"rounds": settings.rounds, "seconds": settings.seconds},
-        "machine": _machine(),
+        "machine": facts,
         "versions": dict(pool.versions),
-        "ceilings": {"gflops": gflops, "gbytes": gbytes},
+        "ceilings": ceilings,
         "load": {"before": load, "after": None},
     }
 
 
 def _best_ceilings(before, pool):
     """The larger of what was measured before the cases and after them."""
-    gflops, gbytes, _ = pool.ask("ours", "ceilings")
-    return {"gflops": max(before["gflops"], gflops), "gbytes": max(before["gbytes"], gbytes)}
-
-
-def _machine():
-    from fastcnn.info import collect
-
-    facts = collect()
-    facts["python"] = facts["python"].partition(" ")[0]  # without its path
-    return {name: facts[name] for name in ("cpu", "cores", "vectors", "system", "python", "threading layer")}
+    after = pool.ask("ours", "ceilings")
+    return {name: max(rate, after[name]) for name, rate in before.items()}
 
 
 def _load():

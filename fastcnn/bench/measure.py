@@ -34,7 +34,7 @@ def measure(case, pool, peers, settings):
     if case.kind != "time":
         return {**dataclasses.asdict(case), "results": getattr(processes, case.kind)(case, pool, peers, settings)}
     row = {**dataclasses.asdict(case), "results": {}}
-    names = [name for name in runners.contestants(case.work, peers) if name not in settings.left_out]
+    names = [name for name in runners.contestants(case.work, peers, pool.backend) if name not in settings.left_out]
     if case.flops > settings.reference_flops and REFERENCE in names:
         names.remove(REFERENCE)
     prepared = {}
@@ -50,8 +50,14 @@ def measure(case, pool, peers, settings):
     times = alternate({name: _measure(pool, name, slot) for name in in_turn}, settings.rounds)
     if REFERENCE in prepared:
         times[REFERENCE] = _reference_times(pool, prepared[REFERENCE]["first"], settings)
+    launching = {}
+    if pool.backend == "cuda":
+        launching = {name: spread([launch for _, launch in found]).median for name, found in times.items()}
+        times = {name: [seconds for seconds, _ in found] for name, found in times.items()}
     for name, seconds in times.items():
         row["results"][name] = _result(name, seconds, times.get(OURS), prepared, case.comparable)
+    for name, seconds in launching.items():
+        row["results"][name]["launching"] = seconds
     for name in prepared:
         pool.ask(runners.CONTESTANTS[name], "forget")
     return row

@@ -19,19 +19,46 @@ of the direct algorithm, so that a faster algorithm can exceed 100 %; so can wor
 fastcnn writes into buffers that outlive the call, as its stateful layers do; PyTorch allocates its results, as its
 modules do.
 """
+_GPU_METHOD = """\
+## How it was measured
+
+Each library runs in a process of its own, and they work in turn, one at a time on the GPU. Times are the GPU's own,
+between two events around a batch of calls, after calls that compile, allocate and, for cuDNN, try its algorithms. The
+calls go round sets of arrays, results included, that together exceed the L2 cache three times (64 sets at most, so that
+the smallest work stays in cache). Before a batch the GPU is given large copies that keep it busy until the host has
+launched the calls: the time does not depend on how fast Python launches. It does where a call waits for its own
+results, and for whole nets (training steps, inference), whose calls are timed as they come. *launch* is what the host
+takes to launch a call; no program calls faster than that.
+
+A time is the median over the rounds, of the median batch in each round. A ratio is the other library's time divided by
+fastcnn's in the same round (above 1, fastcnn is faster), the median over the rounds with the quartiles. `!` marks
+results that differ from fastcnn's by more than rounding. All in float32; where a name ends in tf32, both round the
+factors of products to TF32, and nowhere else.
+
+*ceiling*: share of the speed that the GPU's own limits allow, which are measured in the same run: fused multiply-adds
+in float32 that never leave the registers, and a large copy, ours or the driver's (bytes read plus bytes written). The
+operations are those of the direct algorithm, so that a faster algorithm, and TF32, can exceed 100 %; so can work that
+fits into the cache. Batch norm is counted as two passes over its inputs.
+
+fastcnn writes into buffers that outlive the call, as its stateful layers do; PyTorch and CuPy allocate their results.
+"""
+_SIMULATED = "**A simulation on a CPU: the times say nothing about a GPU.**\n"
 
 
 def write(results):
     """Write the page for a `Results`."""
     rows = sorted(results.cases.values(), key=lambda row: FAMILIES.index(row["family"]))
-    parts = ["# Benchmark results\n", _machines(results.runs), _targets(results, rows)]
+    on_gpu = results.backend == "cuda"
+    simulated = any("simulator" in run["machine"].get("gpu", "") for run in results.runs)
+    parts = ["# Benchmark results\n", _machines(results.runs)]
+    parts += [_SIMULATED] if simulated else [_targets(results, rows)]
     if (results.folder / "speedup.png").exists():
         parts.append("![How many times as fast as other libraries](speedup.png)\n\n![Roofline](roofline.png)\n")
     for family in FAMILIES:
         here = [row for row in rows if row["family"] == family]
         if here:
             parts.append(_family(results, family, here))
-    parts.append(_METHOD)
+    parts.append(_GPU_METHOD if on_gpu else _METHOD)
     (results.folder / "README.md").write_text("\n".join(parts))
 
 
@@ -44,18 +71,34 @@ def _machines(runs):
     lines.append("- " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     unavailable = {name: why for run in runs for name, why in run.get("unavailable", {}).items()}
     lines += [f"- {name} could not be used: {why}" for name, why in unavailable.items()]
-    lines += [
-        "",
+    return "\n".join([*lines, "", *(_gpu_runs(runs) if runs[-1].get("backend") == "cuda" else _cpu_runs(runs))]) + "\n"
+
+
+def _gpu_runs(runs):
+    lines = ["| run | FMA rate | copy | host: load average before | after |", "|---|--:|--:|--:|--:|"]
+    for run in runs:
+        lines.append(
+            f"| {run['date']} | {_limits(run)} | {_load(run['load']['before'])} | {_load(run['load']['after'])} |"
+        )
+    return lines
+
+
+def _cpu_runs(runs):
+    lines = [
         "| run | threads | waiting | FMA rate | copy | others' share of the cores, load average before | after |",
         "|---|--:|---|--:|--:|--:|--:|",
     ]
     for run in runs:
-        ceilings, load = run["ceilings"], run["load"]
+        load = run["load"]
         lines.append(
-            f"| {run['date']} | {run['threads']} | {run['waiting']} | {ceilings['gflops']:.0f} GFLOP/s | "
-            f"{ceilings['gbytes']:.1f} GB/s | {_load(load['before'])} | {_load(load['after'])} |"
+            f"| {run['date']} | {run['threads']} | {run['waiting']} | {_limits(run)} | "
+            f"{_load(load['before'])} | {_load(load['after'])} |"
         )
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _limits(run):
+    return f"{run['ceilings']['gflops']:.0f} GFLOP/s | {run['ceilings']['gbytes']:.1f} GB/s"
 
 
 def _load(load):
@@ -72,7 +115,7 @@ def _targets(results, rows):
         "| work | against | at least | aim | mean | worst case | |",
         "|---|---|--:|--:|--:|---|---|",
     ]
-    for target in targets.TARGETS:
+    for target in targets.TARGETS[results.backend]:
         verdict = targets.judge(target, rows, lambda row: table.share(row, results.run_of(row)))
         against = target.against if isinstance(target.against, str) else "best of " + ", ".join(target.against)
         against = against.removeprefix("best of ") if "," not in against else against
@@ -95,10 +138,10 @@ def _family(results, family, rows):
     """A table of one family; columns in which nothing stands are left out."""
     peers = [name for name in table.PEERS if any(name in row["results"] for row in rows)]
     first = "memory" if family == "memory" else "time"
-    heads = ["case", first, "GFLOP/s", "GB/s", "ceiling", "NumPy", *peers, "images/s"]
+    heads = ["case", first, "GFLOP/s", "GB/s", "ceiling", "NumPy", "launch", *peers, "images/s"]
     lines = [
-        [row["name"], *table.cells(row, results.run_of(row)), *(_spread(row["results"].get(name)) for name in peers),
-         _rates(row, peers)]
+        [row["name"], *table.cells(row, results.run_of(row)), table.launching(row["results"].get("fastcnn", {})),
+         *(_spread(row["results"].get(name)) for name in peers), _rates(row, peers)]
         for row in rows
     ]  # fmt: skip
     kept = [i for i in range(len(heads)) if any(line[i] for line in lines)]

@@ -33,8 +33,21 @@ class Results:
             self.runs, self.cases = content["runs"], content["cases"]
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def backend(self):
+        """Where its runs computed: "cpu" or "cuda"."""
+        return self.runs[-1].get("backend", "cpu")
+
     def begin(self, run):
-        """Add a run, a dictionary without an id; `add` adds cases to it."""
+        """Add a run, a dictionary without an id; `add` adds cases to it.
+
+        Raises
+        ------
+        ValueError
+            If earlier runs computed elsewhere: their cases have the same names.
+        """
+        if self.runs and run.get("backend", "cpu") != self.backend:
+            raise ValueError(f"{self.folder}: its results are of the backend {self.backend!r}; choose another folder")
         run["id"] = 1 + max((r["id"] for r in self.runs), default=0)
         self.runs.append(run)
 

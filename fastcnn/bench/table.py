@@ -1,6 +1,8 @@
 """Results as text that a person can read: lines for the terminal, cells for the page."""
 
-PEERS = ("torch", "torch channels_last", "torch.compile", "torch bf16", "onnxruntime", "jax")
+from fastcnn.bench.runners import COMPETING
+
+PEERS = ("torch", "torch channels_last", "torch.compile", "torch bf16", "onnxruntime", "jax", "cupy")
 SHORT = {
     "torch channels_last": "t.ch.last",
     "torch.compile": "t.compile",
@@ -9,17 +11,27 @@ SHORT = {
 }
 
 
-def head(family):
+def head(family, backend="cpu"):
     """The head of a family's table."""
-    columns = "".join(f"{SHORT.get(name, name):>10}" for name in PEERS)
-    return f"{family:<48}{'time':>10}{'GFLOP/s':>9}{'GB/s':>7}{'ceiling':>9}{'NumPy':>9}{columns}"
+    columns = "".join(f"{SHORT.get(name, name):>10}" for name in _columns(backend))
+    own = "NumPy" if backend == "cpu" else "launch"
+    return f"{family:<48}{'time':>10}{'GFLOP/s':>9}{'GB/s':>7}{'ceiling':>9}{own:>9}{columns}"
 
 
 def line(row, run):
-    """One case: our time and rates, share of the ceiling that binds, how many times as long each contestant took."""
+    """One case: our time and rates, share of the ceiling that binds, how many times as long each contestant took.
+
+    On a GPU also what it takes to launch a call.
+    """
+    backend = run.get("backend", "cpu")
     first, *rates, numpy = cells(row, run)
-    texts = f"{first:>10}{rates[0]:>9}{rates[1]:>7}{rates[2]:>9}{numpy:>9}"
-    return f"{row['name']:<48}{texts}" + "".join(f"{ratio(row['results'].get(name)):>10}" for name in PEERS)
+    own = numpy if backend == "cpu" else launching(row["results"].get("fastcnn", {}))
+    texts = f"{first:>10}{rates[0]:>9}{rates[1]:>7}{rates[2]:>9}{own:>9}"
+    return f"{row['name']:<48}{texts}" + "".join(f"{ratio(row['results'].get(n)):>10}" for n in _columns(backend))
+
+
+def _columns(backend):
+    return [name for name in PEERS if name in COMPETING[backend]]
 
 
 def cells(row, run):
@@ -42,6 +54,11 @@ def ratio(result):
         return "failed" if result and "error" in result else ""
     times = result["ratio"]["median"]
     return f"{times:.{0 if times >= 100 else 2}f}x" + ("" if result.get("agrees", True) else "!")
+
+
+def launching(result):
+    """What the host takes to launch a call on a GPU."""
+    return duration(result["launching"]) if "launching" in result else ""
 
 
 def share(row, run):

@@ -1,4 +1,7 @@
-"""What fastcnn promises, and whether the results keep it: one `Target` per promise, geometric means over its cases."""
+"""What fastcnn promises, and whether the results keep it: one `Target` per promise, geometric means over its cases.
+
+TARGETS has those of a CPU and of a GPU, by backend.
+"""
 
 import math
 from collections.abc import Callable
@@ -65,7 +68,7 @@ _COMPILED = (*EAGER, "torch.compile")
 _ANY = (*_COMPILED, "onnxruntime")
 _WINOGRAD = "3x3 stride 1 convolution"
 _OTHERS = "1x1, 3x3 stride 2, 5x5, 7x7 convolution"
-TARGETS = (
+_CPU = (
     Target(f"{_WINOGRAD}, forward", EAGER, 1.6, 2.5, _conv("conv_forward", {"3x3s1"}, _WINOGRAD_NETS), 1.0),
     Target(f"{_WINOGRAD}, three passes", EAGER, 1.6, 2.5, _conv("conv_training", {"3x3s1"}, _WINOGRAD_NETS), 1.0),
     Target(f"{_OTHERS}, forward", EAGER, 1.0, 1.3, _conv("conv_forward", _OTHER_KINDS), 0.8),
@@ -96,6 +99,25 @@ TARGETS = (
     Target("convolution against the NumPy reference", ("reference",), 20, None, _family("conv"), 20),
     Target("pooling against the NumPy reference", ("reference",), 20, None, _family("pool"), 20),
 )
+
+
+def _gpu_conv(algo):
+    """Convolutions of training batches by this algorithm; None: by that which is chosen."""
+    return lambda row: (row["family"], row["params"].get("algo")) == ("conv", algo) and "training batch" in row["tags"]
+
+
+_PASSES = _works("activation_training", "add_relu_training")
+_NORMS = _works("batchnorm_relu_training", "groupnorm_training")
+_CUDA = (
+    Target("elementwise kernels, share of copy bandwidth", "ceiling", 0.85, None, _PASSES),
+    Target("norms, share of copy bandwidth", "ceiling", 0.85, None, _NORMS),
+    Target("dropout, share of copy bandwidth", "ceiling", 0.85, None, _work("dropout_training")),
+    Target("optimizer steps, share of copy bandwidth", "ceiling", 0.85, None, _works("optimizer_step")),
+    Target("batchnorm + ReLU, forward and backward", EAGER, 1.5, None, _works("batchnorm_relu_training")),
+    Target("convolution in float32", EAGER, 0.6, None, _gpu_conv(None)),
+    Target("convolution in TF32", EAGER, 0.5, None, _gpu_conv("tf32")),
+)
+TARGETS = {"cpu": _CPU, "cuda": _CUDA}
 
 
 def judge(target, rows, share):

@@ -34,6 +34,7 @@ class Worker:
     file : str, a file of `runners/`
     threads : int, for everything that the library does
     spin : bool, whether threads may wait by spinning, as they do by default; if not, OMP_WAIT_POLICY is "passive"
+    backend : "cpu" or "cuda", where the library computes
 
     Raises
     ------
@@ -41,10 +42,10 @@ class Worker:
         If the library cannot be used.
     """
 
-    def __init__(self, file, threads, spin=True):
+    def __init__(self, file, threads, spin=True, backend="cpu"):
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastcnn.bench.worker", file, str(threads)],
+            [sys.executable, "-m", "fastcnn.bench.worker", file, str(threads), backend],
             env=environment(threads, spin), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
         )  # fmt: skip
         try:
@@ -102,10 +103,11 @@ class Pool:
     ----------
     threads : int
     spin : bool, as for `Worker`
+    backend : "cpu" or "cuda"
     """
 
-    def __init__(self, threads, spin=True):
-        self.threads, self.spin, self.versions, self.broken = threads, spin, {}, {}
+    def __init__(self, threads, spin=True, backend="cpu"):
+        self.threads, self.spin, self.backend, self.versions, self.broken = threads, spin, backend, {}, {}
         self._workers = {}
 
     def __enter__(self):
@@ -117,7 +119,7 @@ class Pool:
 
     def start(self, file):
         """A worker that nothing else uses; the caller closes it."""
-        worker = Worker(file, self.threads, self.spin)
+        worker = Worker(file, self.threads, self.spin, self.backend)
         self.versions.update(worker.versions)
         return worker
 
@@ -155,9 +157,11 @@ class Pool:
 class _Server:
     """The process's side."""
 
-    def __init__(self, file, threads):
+    def __init__(self, file, threads, backend="cpu"):
         self.runner = runners.load(file)
         self.versions = self.runner.start(threads)
+        self.gpu = self.runner.Gpu() if backend == "cuda" else None
+        self.versions |= self.gpu.versions if self.gpu else {}
         self.prepared, self.last, self.inputs, self.memory = {}, {}, (None, None), _most_memory()
 
     def prepare(self, case, contestant):
@@ -165,18 +169,35 @@ class _Server:
         made_of = case.family, case.params
         if self.inputs[0] != made_of:
             self.inputs = made_of, case.inputs()
-        function = self.runner.WORKS[case.work, contestant](self.inputs[1], case.params, contestant)
+        function = self._prepare(case, contestant)
         start = time.perf_counter()
         results = function()
         seconds = time.perf_counter() - start
         self.prepared[contestant] = function
         self.last.pop(contestant, None)
-        return {"first": seconds, "looks": looks(results), "costs": getattr(function, "costs", {})}
+        looked = looks(results)
+        if self.gpu:
+            self.prepared[contestant] = self._rotation(case, contestant, function, [shape for shape, *_ in looked])
+        return {"first": seconds, "looks": looked, "costs": getattr(function, "costs", {})}
+
+    def _prepare(self, case, contestant):
+        inputs = self.gpu.put(self.inputs[1]) if self.gpu else self.inputs[1]
+        return self.runner.WORKS[case.work, contestant](inputs, case.params, contestant)
+
+    def _rotation(self, case, contestant, function, shapes):
+        """The same work on several sets of arrays; whole nets have enough arrays, and are timed as they run."""
+        from fastcnn.bench.gpu import Rotation, sets
+
+        count = 1 if case.images else sets(self.inputs[1], shapes, self.gpu.cache)
+        functions = [function, *(self._prepare(case, contestant) for _ in range(count - 1))]
+        return Rotation(functions, self.gpu, ahead=not case.images)
 
     def measure(self, contestant, seconds):
-        """Median seconds of the calls that fit into `seconds`."""
+        """Median seconds of the calls that fit into `seconds`; on a GPU, that and the seconds to launch one."""
         from fastcnn.bench.timer import call_time
 
+        if self.gpu:
+            return self.prepared[contestant].measure(seconds)
         self.last[contestant] = call_time(self.prepared[contestant], seconds, self.last.get(contestant))
         return self.last[contestant]
 
@@ -194,23 +215,30 @@ class _Server:
         return _most_memory(), self.memory
 
     def ceilings(self):
-        """The machine's limits, as a tuple."""
-        from fastcnn.bench.ceilings import measure
+        """The machine's limits in float32: {"gflops", "gbytes"}."""
+        from fastcnn.bench import ceilings
 
-        return tuple(measure())
+        if self.gpu:
+            return ceilings.measure_gpu(self.gpu)
+        limits = ceilings.measure()
+        return {"gflops": limits.gflops, "gbytes": limits.gbytes}
 
     def forget(self):
         """Free what was prepared."""
         self.prepared.clear()
+        if self.gpu:
+            self.gpu.release()
 
 
 def looks(results):
     """What results look like: (shape, norm, projection on a direction) of a sample of each, to compare libraries by."""
     import numpy as np
 
+    from fastcnn.layers.device import to_host
+
     found = []
     for result in results if isinstance(results, (tuple, list)) else (results,):
-        array = np.asarray(result.detach().float() if hasattr(result, "detach") else result)
+        array = np.asarray(result.detach().float().cpu() if hasattr(result, "detach") else to_host(result))
         flat = array.reshape(-1)  # in the order of indices, whatever the layout in memory
         flat = flat[:: flat.size // _SAMPLE * 2 + 1].astype(np.float64)
         direction = np.cos(np.arange(flat.size))
@@ -235,7 +263,7 @@ def _most_memory():
         return 0
 
 
-def main(file, threads):
+def main(file, threads, backend="cpu"):
     """Answer requests until there are no more; what libraries print goes to the error stream."""
     answers, requests = os.fdopen(os.dup(1), "wb"), sys.stdin.buffer
     os.dup2(2, 1)
@@ -245,7 +273,7 @@ def main(file, threads):
         answers.flush()
 
     try:
-        server = _Server(file, int(threads))
+        server = _Server(file, int(threads), backend)
         answer(True, server.versions)
     except Exception as error:
         return answer(False, f"{type(error).__name__}: {error}")

@@ -8,18 +8,20 @@ NAMES = ("relu", "leaky_relu", "elu", "gelu", "sigmoid", "tanh")
 _SHAPE = (64, 64, 32, 32)
 
 
-def cases():
-    """All on one feature map of ResNet-18 at CIFAR size."""
-    return [*(_case("activation_training", name, 5) for name in NAMES), _case("add_relu_training", "residual", 6)]
+def cases(larger=1):
+    """All on one feature map of ResNet-18 at CIFAR size, with so many times the images."""
+    shape = (larger * _SHAPE[0], *_SHAPE[1:])
+    activations = [_case("activation_training", name, 5, shape) for name in NAMES]
+    return [*activations, _case("add_relu_training", "residual", 6, shape)]
 
 
-def _case(work, name, arrays):
+def _case(work, name, arrays, shape):
     return Case(
         name=f"{work} {name}",
         family="activation",
         work=work,
-        params=dict(name=name, shape=_SHAPE),
-        nbytes=4 * arrays * math.prod(_SHAPE),
+        params=dict(name=name, shape=shape),
+        nbytes=4 * arrays * math.prod(shape),
         tags=(name,),
         quick=name in ("relu", "gelu"),
     )

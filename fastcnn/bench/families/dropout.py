@@ -7,8 +7,9 @@ from fastcnn.bench.cases import Case, normal
 _SHAPES = {"feature map": (64, 64, 32, 32), "vector": (128, 4096)}
 
 
-def cases():
-    """Half of the elements are dropped."""
+def cases(larger=1):
+    """Half of the elements are dropped; of so many times the images."""
+    shapes = {name: (larger * shape[0], *shape[1:]) for name, shape in _SHAPES.items()}
     return [
         Case(
             name=f"dropout_training {name}",
@@ -19,7 +20,7 @@ def cases():
             quick=name == "feature map",
             comparable=False,  # every library draws its own numbers
         )
-        for name, shape in _SHAPES.items()
+        for name, shape in shapes.items()
     ]
 
 

@@ -5,8 +5,9 @@ from fastcnn.bench.cases import Case, normal
 _SCORES = {"cifar": (128, 10), "imagenet": (128, 1000), "many": (4096, 1000)}
 
 
-def cases():
-    """Ten and a thousand classes."""
+def cases(larger=1):
+    """Ten and a thousand classes; so many times the images."""
+    scores = {name: (larger * n, classes) for name, (n, classes) in _SCORES.items()}
     return [
         Case(
             name=f"cross_entropy {name}",
@@ -16,7 +17,7 @@ def cases():
             nbytes=4 * 2 * n * classes,
             quick=name == "imagenet",
         )
-        for name, (n, classes) in _SCORES.items()
+        for name, (n, classes) in scores.items()
     ]
 
 

@@ -16,21 +16,25 @@ _MAPS = {
     "resnet18.stage1": (8, 64, 56, 56),
 }
 _ARRAYS = {"batchnorm_relu_forward": 2, "batchnorm_relu_training": 5, "groupnorm_training": 5}  # read or written
+_READ = {"batchnorm_relu_forward": 1, "batchnorm_relu_training": 3, "groupnorm_training": 3}  # of these
 
 
-def cases():
-    """Training mode: statistics of the batch."""
-    found = [_case(work, name) for work in ("batchnorm_relu_forward", "batchnorm_relu_training") for name in _MAPS]
-    return [*found, _case("groupnorm_training", "resnet18_cifar.stage1", groups=32)]
+def cases(larger=1, passes=1):
+    """Training mode: statistics of the batch, of so many times the images, read so often by batch norm."""
+    works = ("batchnorm_relu_forward", "batchnorm_relu_training")
+    found = [_case(work, name, larger, passes) for work in works for name in _MAPS]
+    return [*found, _case("groupnorm_training", "resnet18_cifar.stage1", larger, 1, groups=32)]
 
 
-def _case(work, name, **options):
+def _case(work, name, larger, passes, **options):
+    x = (larger * _MAPS[name][0], *_MAPS[name][1:])
+    arrays = _ARRAYS[work] + (passes - 1) * _READ[work]
     return Case(
         name=f"{work} {name}",
         family="norm",
         work=work,
-        params=dict(x=_MAPS[name], eps=1e-5, **options),
-        nbytes=4 * _ARRAYS[work] * math.prod(_MAPS[name]),
+        params=dict(x=x, eps=1e-5, **options),
+        nbytes=4 * arrays * math.prod(x),
         tags=(name,),
         quick=name == "resnet18_cifar.stage1" and work == "batchnorm_relu_training",
     )

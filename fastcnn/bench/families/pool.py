@@ -17,15 +17,17 @@ _PASSES = ("forward", "training")
 _GLOBAL = {"resnet20": (128, 64, 8, 8), "resnet18_cifar": (64, 512, 4, 4), "resnet50": (4, 2048, 7, 7)}
 
 
-def cases():
-    """Maximum, average, and the mean of whole images."""
+def cases(larger=1):
+    """Maximum, average, and the mean of whole images; of so many times the images."""
     found = []
     for kind, layers in (("max_pool", _MAX), ("avg_pool", _AVERAGE)):
-        for name, (x, size, stride, pad) in layers.items():
+        for name, (images, size, stride, pad) in layers.items():
+            x = (larger * images[0], *images[1:])
             spatial = [(length + 2 * pad - size) // stride + 1 for length in x[2:]]
             p = dict(x=x, size=(size, size), stride=(stride, stride), pad=(pad, pad), out=(*x[:2], *spatial))
             found += [_case(f"{kind}_{passes}", name, p) for passes in _PASSES]
-    for name, x in _GLOBAL.items():
+    for name, images in _GLOBAL.items():
+        x = (larger * images[0], *images[1:])
         found += [_case(f"global_avg_pool_{passes}", name, dict(x=x, out=x[:2])) for passes in _PASSES]
     return found
 

@@ -19,10 +19,16 @@ CONTESTANTS = {
     "torch bf16": "torch",
     "onnxruntime": "onnxruntime",
     "jax": "jax",
+    "cupy": "cupy",
 }
 OURS = ("fastcnn", "reference")
+# {backend: who competes there}.
+COMPETING = {
+    "cpu": tuple(name for name in CONTESTANTS if name != "cupy"),
+    "cuda": ("fastcnn", "torch", "torch channels_last", "cupy"),
+}
 # {what `--peers` names, also its file here: what must be installed for it}.
-PEERS = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx"), "jax": ("jax",)}
+PEERS = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx"), "jax": ("jax",), "cupy": ("cupy",)}
 
 
 class Works(dict):
@@ -49,8 +55,10 @@ def works(file):
     return load(file).WORKS
 
 
-def peers(text):
+def peers(text, backend="cpu"):
     """The names of the peers that `text` asks for: "none", "auto" for those installed, or a list with commas.
+
+    `backend` is where they are to compete: "cpu" or "cuda".
 
     Raises
     ------
@@ -61,18 +69,21 @@ def peers(text):
     """
     if text == "none":
         return []
+    competing = {CONTESTANTS[name] for name in COMPETING[backend]}
+    known = [name for name in PEERS if name in competing]
     if text == "auto":
-        return [name for name, modules in PEERS.items() if all(map(importlib.util.find_spec, modules))]
+        return [name for name in known if all(map(importlib.util.find_spec, PEERS[name]))]
     names = text.split(",")
     for name in names:
-        if name not in PEERS:
-            raise ValueError(f"peers: expected auto, none, or some of {','.join(PEERS)}; got {name!r}")
+        if name not in known:
+            raise ValueError(f"peers: expected auto, none, or some of {','.join(known)}; got {name!r}")
     for module in (module for name in names for module in PEERS[name] if not importlib.util.find_spec(module)):
         need(module, "peers")
     return names
 
 
-def contestants(work, peers):
-    """Who can do this work: ours, and those of the peers (names of `PEERS`)."""
+def contestants(work, peers, backend="cpu"):
+    """Who can do this work there: ours, and those of the peers (names of `PEERS`)."""
     files = {"ours", "reference", *peers}
-    return [name for name, file in CONTESTANTS.items() if file in files and (work, name) in works(file)]
+    files = {name: CONTESTANTS[name] for name in COMPETING[backend] if CONTESTANTS[name] in files}
+    return [name for name, file in files.items() if (work, name) in works(file)]

@@ -1,13 +1,17 @@
 """fastcnn, called as its stateful layers call it: with buffers that outlive the call. Also its NumPy reference."""
 
+import functools
+
 import numpy as np
 
+import fastcnn
 from fastcnn import data, layers, nn, optim
-from fastcnn.bench import nets
+from fastcnn.bench import gpu, nets
 from fastcnn.bench.families.data import PIPELINES
 from fastcnn.bench.runners import Works
 from fastcnn.catalogue import OPS, as_tuple, bytes_moved
 from fastcnn.layers.backend import floor, get_backend
+from fastcnn.layers.device import assign, copy, empty
 
 WORKS = Works()
 _OWN = WORKS.by("fastcnn", "reference")
@@ -19,16 +23,40 @@ def start(threads):
     """Set the number of threads; returns the versions of what computes."""
     import numba
 
-    import fastcnn
     from fastcnn.cpu.jit import set_num_threads
 
     set_num_threads(threads)
     return {"fastcnn": fastcnn.__version__, "numba": numba.__version__, "numpy": np.__version__}
 
 
+class Gpu(gpu.Device):
+    """The CUDA floor, on its current stream."""
+
+    def __init__(self):
+        from fastcnn.cuda import arrays, ceilings, memory
+        from fastcnn.cuda import gpu as own
+
+        fastcnn.set_backend("cuda")
+        facts = own.describe()
+        self.cache, self.versions = facts.cache, own.versions()
+        self.mark, self.seconds_between, self.release = own.mark, own.seconds_between, memory.release
+        size = min(gpu.COPIED, facts.memory // 8)
+        self.large = tuple(arrays.filled(size // 4, 1, np.float32) for _ in range(2))
+        self.copy = functools.partial(ceilings.copy, *self.large)
+
+    def put(self, arrays):
+        """Copies on the GPU; numbers and shapes stay on the host."""
+        return {n: fastcnn.to_device(a) if isinstance(a, np.ndarray) else a for n, a in arrays.items()}
+
+
 def _buffer(array):
     """Memory for a result of this shape; the reference makes its own, anything else would cost it a copy."""
-    return np.empty_like(array) if get_backend() == "cpu" else None
+    return empty(array.shape, array) if get_backend() != "reference" else None
+
+
+def _placed(net):
+    """A net or layer, where the arrays are."""
+    return fastcnn.to_device(net) if get_backend() == "cuda" else net
 
 
 @_COMPILED
@@ -43,7 +71,7 @@ def _catalogue_op(a, p, contestant):
     op = OPS[p["op"]]
     function = op.function(get_backend())
     results = as_tuple(function(**a))
-    out = [results[i] for i in op.buffers] if get_backend() == "cpu" else []
+    out = [results[i] for i in op.buffers] if get_backend() != "reference" else []
     keywords = {"out": tuple(out) if op.family == "optim" else out[0]} if out else {}
 
     def run():
@@ -53,22 +81,26 @@ def _catalogue_op(a, p, contestant):
     return run
 
 
+def _algo(p):
+    return p.get("algo", "auto")
+
+
 @_OWN
 def _conv_forward(a, p, contestant):
     conv, x, w, out = floor("conv", a["x"]), a["x"], a["w"], _buffer(a["dout"])
-    return lambda: conv.conv_forward(x, w, None, p["stride"], p["pad"], out=out)
+    return lambda: conv.conv_forward(x, w, None, p["stride"], p["pad"], algo=_algo(p), out=out)
 
 
 @_OWN
 def _conv_backward_input(a, p, contestant):
     conv, w, dout, out = floor("conv", a["w"]), a["w"], a["dout"], _buffer(a["x"])
-    return lambda: conv.conv_backward_input(dout, w, p["x"], p["stride"], p["pad"], out=out)
+    return lambda: conv.conv_backward_input(dout, w, p["x"], p["stride"], p["pad"], algo=_algo(p), out=out)
 
 
 @_OWN
 def _conv_backward_filter(a, p, contestant):
     conv, x, dout, out = floor("conv", a["x"]), a["x"], a["dout"], _buffer(a["w"])
-    return lambda: conv.conv_backward_filter(dout, x, p["w"], p["stride"], p["pad"], out=out)
+    return lambda: conv.conv_backward_filter(dout, x, p["w"], p["stride"], p["pad"], algo=_algo(p), out=out)
 
 
 @_OWN
@@ -122,8 +154,9 @@ def _global_avg_pool_training(a, p, contestant):
 
 
 def _batchnorm(a, p):
-    layer = nn.BatchNorm2d(p["x"][1], eps=p["eps"], relu=True)
-    layer.weight.data[...], layer.bias.data[...] = a["gamma"], a["beta"]
+    layer = _placed(nn.BatchNorm2d(p["x"][1], eps=p["eps"], relu=True))
+    assign(layer.weight.data, a["gamma"])
+    assign(layer.bias.data, a["beta"])
     return layer
 
 
@@ -208,7 +241,7 @@ class _Flat:
 
 @_OWN
 def _optimizer_step(a, p, contestant):
-    parameters = _Flat(a["w"].copy(), a["dw"])
+    parameters = _Flat(copy(a["w"]), a["dw"])
     rule, options = (optim.SGD, {"momentum": 0.9}) if p["rule"] == "momentum" else (getattr(optim, p["rule"]), {})
     optimizer = rule(parameters, p["lr"], **options)
 
@@ -221,7 +254,7 @@ def _optimizer_step(a, p, contestant):
 
 @_OWN
 def _affine_forward(a, p, contestant):
-    linear, out = floor("linear", a["x"]), np.empty((p["n"], p["m"]), np.float32)
+    linear, out = floor("linear", a["x"]), empty((p["n"], p["m"]), a["x"])
     return lambda: linear.affine_forward(a["x"], a["w"], a["b"], out=out)
 
 
@@ -240,7 +273,7 @@ def _affine_training(a, p, contestant):
 
 @_OWN
 def _training_step(a, p, contestant):
-    net = nets.NETS[p["net"]]()
+    net = _placed(nets.NETS[p["net"]]())
     optimizer = optim.SGD(nn.FlatParameters(net), p["lr"], momentum=p["momentum"])
     net.train()
 
@@ -258,6 +291,6 @@ WORKS["step_memory", "fastcnn"] = _training_step
 
 @_OWN
 def _inference(a, p, contestant):
-    net = nets.NETS[p["net"]]().eval()
+    net = _placed(nets.NETS[p["net"]]()).eval()
     run = net.inference() if contestant == "fastcnn" and hasattr(net, "inference") else net.forward
     return lambda: run(a["x"])

@@ -1,11 +1,12 @@
-"""PyTorch: eager, eager with images stored channels last, torch.compile, and eager in bfloat16."""
+"""PyTorch: eager, eager with images stored channels last, torch.compile, and eager in bfloat16; or on a GPU."""
 
-from fastcnn.bench import nets
+from fastcnn.bench import gpu, nets
 from fastcnn.bench.runners import Works
 
 WORKS = Works()
 _EAGER = WORKS.by("torch")
 _LAYOUTS = WORKS.by("torch", "torch channels_last")
+_place = {"device": "cpu"}  # of tensors
 
 
 def start(threads):
@@ -16,11 +17,45 @@ def start(threads):
     return {"torch": torch.__version__}
 
 
+class Gpu(gpu.Device):
+    """The current GPU of PyTorch, and its current stream; cuDNN measures which of its algorithms is fastest."""
+
+    def __init__(self):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RuntimeError("this PyTorch finds no GPU")
+        _place["device"] = "cuda"
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = False
+        self.cache = torch.cuda.get_device_properties(0).L2_cache_size
+        self.versions = {"CUDA of torch": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
+        self.release = torch.cuda.empty_cache
+        self._large = torch.zeros((2, gpu.COPIED), dtype=torch.uint8, device="cuda")
+
+    def mark(self):
+        """An event."""
+        import torch
+
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds_between(self, start, end):
+        """Waits for the later event."""
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+    def copy(self):
+        """Copies half of a tensor to the other."""
+        self._large[1].copy_(self._large[0])
+
+
 def _tensors(a, contestant, *names):
     """The arrays as tensors, images and filters in the contestant's layout."""
     import torch
 
-    tensors = [torch.from_numpy(a[name]) for name in names]
+    tensors = [torch.from_numpy(a[name]).to(_place["device"]) for name in names]
     if contestant == "torch channels_last":
         tensors = [t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in tensors]
     return tensors
@@ -36,10 +71,18 @@ def _without_gradients(function):
     return run
 
 
+def _allow_tf32(p):
+    """Let cuDNN round to TF32 where the case is about that; this holds for all that run until the next case."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = p.get("algo") == "tf32"
+
+
 @_LAYOUTS
 def _conv_forward(a, p, contestant):
     import torch
 
+    _allow_tf32(p)
     x, w = _tensors(a, contestant, "x", "w")
     return _without_gradients(lambda: torch.nn.functional.conv2d(x, w, None, p["stride"], p["pad"]))
 
@@ -48,6 +91,7 @@ def _conv_backward(a, p, contestant, wanted):
     """What autograd calls; `wanted`: gradients of x, of w, of the bias."""
     import torch
 
+    _allow_tf32(p)
     x, w, dout = _tensors(a, contestant, "x", "w", "dout")
     rest = None, p["stride"], p["pad"], (1, 1), False, (0, 0), 1, wanted
     return _without_gradients(lambda: torch.ops.aten.convolution_backward(dout, x, w, *rest))
@@ -119,7 +163,7 @@ def _batchnorm_relu(p):
     import torch
 
     functional = torch.nn.functional
-    mean, var = torch.zeros(p["x"][1]), torch.ones(p["x"][1])
+    mean, var = (fill(p["x"][1], device=_place["device"]) for fill in (torch.zeros, torch.ones))
 
     def run(x, gamma, beta):
         out = functional.batch_norm(x, mean, var, gamma, beta, training=True, momentum=0.1, eps=p["eps"])
@@ -275,7 +319,9 @@ def _net(a, p, contestant):
     """(module, images) in the contestant's layout; compiled ones channels last, which its compiler is faster with."""
     import torch
 
-    net, x = _build(nets.describe(nets.NETS[p["net"]]())), torch.from_numpy(a["x"])
+    _allow_tf32(p)
+    net = _build(nets.describe(nets.NETS[p["net"]]())).to(_place["device"])
+    (x,) = _tensors(a, "torch", "x")
     if contestant != "torch":
         net, x = net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     return net, x
@@ -286,7 +332,7 @@ def _training_step(a, p, contestant):
     import torch
 
     net, x = _net(a, p, contestant)
-    y = torch.from_numpy(a["y"])
+    (y,) = _tensors(a, contestant, "y")
     optimizer = torch.optim.SGD(net.parameters(), p["lr"], momentum=p["momentum"], fused=True)
     run_net = torch.compile(net) if contestant == "torch.compile" else net
 
