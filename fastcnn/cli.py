@@ -82,6 +82,9 @@ def _add_train(commands):
     learning = command.add_argument_group("learning")
     learning.add_argument("--epochs", type=_positive, default=8, metavar="N", help="passes over the training images")
     learning.add_argument("--lr", type=float, default=0.01, help="initial learning rate")
+    learning.add_argument(
+        "--find-lr", action="store_true", help="instead of training, try rising learning rates and propose one"
+    )
     learning.add_argument("--schedule", choices=_SCHEDULES, default="cosine", help="of the learning rate")
     learning.add_argument(
         "--warm-up", type=float, default=0.0, metavar="EPOCHS", help="let the rate rise from 0 before the schedule"

@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastcnn
 from fastcnn import cli, data, layers, nn, optim
 from fastcnn.cli import main
-from fastcnn.train import Trainer, command, evaluate
+from fastcnn.train import Trainer, command, evaluate, range_test
 from fastcnn.train.extras import need
 
 FILES = {"config.json", "curves.png", "metrics.jsonl", "weights.safetensors"}
@@ -158,6 +158,15 @@ def test_schedules_of_the_command_line(train, monkeypatch):
     assert_allclose(rates, 0.01 * np.concatenate([np.arange(10) / 10, 1 - np.arange(10) / 10]), atol=1e-12)
 
 
+def test_range_test_of_the_command_line(train, capsys):
+    folder = train("run", "--find-lr", "--width", 4)
+    assert {file.name for file in folder.iterdir()} == {"config.json", "rates.json", "rates.png"}
+    found = json.loads((folder / "rates.json").read_text())
+    assert len(found["rates"]) == len(found["losses"]) == len(found["smoothed"])
+    assert f"--lr {found['high']:.2g}\n" in capsys.readouterr().out
+    assert (folder / "rates.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_progress_bar(toy, tmp_path, monkeypatch, capsys):
     tqdm = functools.partial(need("tqdm").tqdm, mininterval=0, miniters=1)
     monkeypatch.setattr(command, "need", lambda module: SimpleNamespace(tqdm=tqdm))
@@ -277,6 +286,79 @@ def test_augmented_batches_come_preprocessed():
     accuracy = [mixed.run_epoch().train_accuracy for _ in range(2)][-1]
     assert_allclose(accuracy * 50, round(accuracy * 50))
     assert 0 < accuracy < 1
+
+
+def test_range_test_touches_nothing():
+    ours = trainer()
+    ours.run_epoch()
+    before = {name: value.tobytes() for name, value in ours.net.state_dict().items()}
+    state = {name: np.copy(value) for name, value in ours.optimizer.state_dict().items()}
+    lr, data, grad = ours.optimizer.lr, ours.optimizer.parameters.data, ours.optimizer.parameters.grad.copy()
+    found = range_test(ours.net, ours.optimizer, ours.batches, ours.preprocess, 1e-5, 1e-2, 12, np.float64)
+    assert {name: value.tobytes() for name, value in ours.net.state_dict().items()} == before
+    assert all(np.array_equal(ours.optimizer.state_dict()[name], value) for name, value in state.items())
+    assert ours.optimizer.lr == lr and ours.optimizer.parameters.data is data
+    assert_array_equal(ours.optimizer.parameters.grad, grad)
+    again = range_test(ours.net, ours.optimizer, ours.batches, ours.preprocess, 1e-5, 1e-2, 12, np.float64)
+    assert again == found
+    whole = trainer()
+    whole.run_epoch()
+    assert ours.run_epoch().train_loss == whole.run_epoch().train_loss
+
+
+def test_range_test_does_what_the_loop_says():
+    """Three epochs of four steps, whose rates rise by one factor; dropout goes on as it would."""
+    ours, by_hand = trainer(), trainer()
+    found = range_test(ours.net, ours.optimizer, ours.batches, ours.preprocess, 1e-4, 1e-2, 12, np.float64)
+    losses, steps = [], [batch for epoch in range(3) for batch in by_hand.batches.epoch(epoch)]
+    for i, (x, y) in enumerate(steps):
+        by_hand.optimizer.lr = 1e-4 * 100 ** (i / 11)
+        loss, dscores = layers.softmax_loss(by_hand.net(by_hand.preprocess.apply(x, np.float64)), y)
+        by_hand.net.backward(dscores)
+        by_hand.optimizer.step()
+        losses.append(loss)
+    assert_allclose(found.rates, 1e-4 * 100 ** (np.arange(12) / 11))
+    assert_allclose(found.losses, losses)
+    weights = 0.8 ** np.arange(12)
+    assert_allclose(found.smoothed[0], weights @ losses / weights.sum())
+    assert not found.diverged and 1e-4 <= found.low <= found.high <= 1e-2
+
+
+class Bowl(nn.Module):
+    """A weight that falls to 0 while the rate is below 1/2, and grows without bounds above; so does the loss."""
+
+    def __init__(self):
+        self.weight = nn.Parameter(np.full(1, 3.0))
+
+    def forward(self, x):
+        return np.tile([0.0, 1.0], (len(x), 1)) * abs(self.weight.data)
+
+    def backward(self, dscores, need_dx=True):
+        self.weight.grad[...] = self.weight.data * 4
+
+
+@pytest.mark.parametrize("steps", [60, 150])
+def test_bounds_of_a_range_test(steps):
+    net = Bowl()
+    batches = data.Batches(np.zeros((8, 1, 2, 2)), np.zeros(8, int), 4)
+    optimizer = optim.SGD(nn.FlatParameters(net), 0.1)
+    found = range_test(
+        net, optimizer, batches, SimpleNamespace(apply=lambda x, dtype: x), 1e-4, 100, steps, dtype=np.float64
+    )
+    assert found.diverged and len(found.rates) < steps and found.rates[-1] > 0.5
+    assert 1e-3 < found.low < found.high < 0.5
+
+
+def test_range_test_refuses():
+    ours = trainer()
+    for options, message in (
+        (dict(low=0), "low: expected"),
+        (dict(low=1, high=0.1), "high: expected"),
+        (dict(steps=9), "steps: expected"),
+        (dict(low=1e3, high=1e6), "the loss falls at none of the learning rates"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            range_test(ours.net, ours.optimizer, ours.batches, ours.preprocess, dtype=np.float64, **options)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 256])

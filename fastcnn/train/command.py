@@ -10,6 +10,7 @@ import fastcnn
 from fastcnn import data, nn, optim
 from fastcnn.train.extras import need
 from fastcnn.train.loop import Trainer, evaluate
+from fastcnn.train.range_test import range_test
 from fastcnn.train.run import RunFolder
 
 
@@ -43,6 +44,8 @@ def train(arguments):
     print(f"{parameters.data.size:,} parameters, {arguments.epochs} epochs of {len(batches)} steps")
     print(f"run folder {run.path}")
     _note_compilation(arguments.backend)
+    if arguments.find_lr:
+        return _find_lr(trainer, run, arguments.backend)
     interrupted = False
     with fastcnn.backend(arguments.backend):
         try:
@@ -123,6 +126,18 @@ def _bar(tqdm, trainer):
             bar.update(images - bar.n)
 
         yield on_step
+
+
+def _find_lr(trainer, run, backend):
+    """The range test instead of training."""
+    with fastcnn.backend(backend):
+        found = range_test(trainer.net, trainer.optimizer, trainer.batches, trainer.preprocess, dtype=trainer.dtype)
+    run.save_range_test(found)
+    print(f"{len(found.rates)} steps, learning rates from {found.rates[0]:.2g} to {found.rates[-1]:.2g}")
+    print("training diverges at the last" if found.diverged else "training diverges at none")
+    print(f"the loss begins to fall at {found.low:.2g}; well below where it rises again: --lr {found.high:.2g}")
+    print(f"{run.path}: config.json, rates.json, rates.png")
+    return 0
 
 
 def _line(metrics, epochs, evaluated_on):

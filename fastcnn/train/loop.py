@@ -73,8 +73,8 @@ class Trainer:
         for step, (x, y) in enumerate(self.batches.epoch(self.epoch)):
             progress = (self.epoch + step / steps) / self.epochs
             self.optimizer.lr = self.base_lr * self.schedule(progress)
-            x = x if self.batches.augment else self.preprocess.apply(x, self.dtype)
-            scores, loss, dscores = _forward(self.net, x, y, place)
+            x = prepared(x, self.batches, self.preprocess, self.dtype)
+            scores, loss, dscores = forward_loss(self.net, x, y, place)
             under_way.append((step, scores, loss, y))
             if len(under_way) == ahead:
                 self._check_losses(under_way)
@@ -117,7 +117,7 @@ def evaluate(net, x, y, preprocess, dtype=np.float32, batch_size=256):
     sums, place = _Sums(), placement(net)
     for first in range(0, len(x), batch_size):
         labels = y[first : first + batch_size]
-        scores, loss, _ = _forward(net, preprocess.apply(x[first : first + batch_size], dtype), labels, place)
+        scores, loss, _ = forward_loss(net, preprocess.apply(x[first : first + batch_size], dtype), labels, place)
         sums.add(scores, loss, labels)
     return sums.averages()
 
@@ -128,8 +128,13 @@ def placement(net):
     return device.to_device if on_device else None
 
 
-def _forward(net, x, y, place):
-    """Scores, loss and the gradient of the scores."""
+def prepared(x, batches, preprocess, dtype):
+    """Images of a batch as the net sees them; augmentation ends with the preprocessing."""
+    return x if batches.augment else preprocess.apply(x, dtype)
+
+
+def forward_loss(net, x, y, place):
+    """Scores, cross-entropy and its gradient for the scores; `place` is that of `placement`."""
     if place is not None:
         x, y = place(x), place(y)
     scores = net.forward(x)

@@ -10,7 +10,8 @@ from fastcnn.train.extras import need
 class RunFolder:
     """Writes what a run leaves behind; every file is complete or absent at any moment (metrics: every line).
 
-    ``config.json``, ``metrics.jsonl`` (a line per epoch), ``weights.safetensors``, ``curves.png``.
+    ``config.json``, ``metrics.jsonl`` (a line per epoch), ``weights.safetensors``, ``curves.png``; of a range test
+    ``rates.json`` and ``rates.png``.
 
     Raises
     ------
@@ -20,7 +21,7 @@ class RunFolder:
         If a library that the files need is not installed: before training, not after it.
     """
 
-    FILES = ("config.json", "metrics.jsonl", "weights.safetensors", "curves.png")
+    FILES = ("config.json", "metrics.jsonl", "weights.safetensors", "curves.png", "rates.json", "rates.png")
 
     def __init__(self, path, config):
         need("matplotlib"), need("safetensors.numpy")
@@ -45,8 +46,7 @@ class RunFolder:
 
     def draw_curves(self, evaluated_on):
         """Draw loss and accuracy over the epochs, for training data and the data `evaluated_on` ("test", ...)."""
-        need("matplotlib").use("Agg")
-        figure, axes = need("matplotlib.pyplot").subplots(1, 2, figsize=(10, 4), layout="constrained")
+        figure, axes = _subplots(2)
         epochs = [m.epoch for m in self.metrics]
         for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
             axis.plot(epochs, [getattr(m, f"train_{quantity}") for m in self.metrics], "o-", ms=3, label="training")
@@ -58,12 +58,33 @@ class RunFolder:
             axis.grid(alpha=0.3)
             axis.legend()
         axes[0].set_ylim(bottom=0)
-        part = self.path / "curves.part.png"
+        self._save_picture("curves.png", figure)
+
+    def save_range_test(self, found):
+        """Store a `RangeTest`, and draw its losses over the learning rates."""
+        self._replace("rates.json", (json.dumps(found.as_dict(), indent=2) + "\n").encode())
+        figure, axis = _subplots(1)
+        axis.plot(found.rates, found.losses, ".", ms=4, alpha=0.4, label="loss of a batch")
+        axis.plot(found.rates, found.smoothed, label="smoothed")
+        axis.axvspan(found.low, found.high, alpha=0.15, label=f"{found.low:.2g} to {found.high:.2g}")
+        axis.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0, 2 * found.smoothed[0]))
+        axis.grid(alpha=0.3)
+        axis.legend()
+        self._save_picture("rates.png", figure)
+
+    def _save_picture(self, name, figure):
+        part = self.path / f"part.{name}"
         figure.savefig(part, dpi=120)
         need("matplotlib.pyplot").close(figure)
-        part.replace(self.path / "curves.png")
+        part.replace(self.path / name)
 
     def _replace(self, name, content):
         part = self.path / f"{name}.part"
         part.write_bytes(content)
         part.replace(self.path / name)
+
+
+def _subplots(count):
+    """A figure of so many pictures side by side, and their axes; drawn without a screen."""
+    need("matplotlib").use("Agg")
+    return need("matplotlib.pyplot").subplots(1, count, figsize=(5 * count, 4), layout="constrained")
