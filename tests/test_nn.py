@@ -11,7 +11,7 @@ from layers_support import assert_gradient, floor_in_use, layouts, spread  # noq
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fastcnn import layers as L
-from fastcnn import nn
+from fastcnn import nn, optim
 from fastcnn.common.philox import derive_key
 from fastcnn.layers.backend import backend
 
@@ -187,6 +187,85 @@ def test_empty_batch(name):
     assert all(not parameter.grad.any() for _, parameter in layer.named_parameters())
     for key, value in layer.state_dict().items():
         assert_array_equal(value, statistics[key])
+
+
+@every_layer
+def test_frozen_layers(name):
+    """The gradient of the input is as ever, those of the parameters are not computed."""
+    make, shape = LAYERS[name]
+    layer, x = make(), spread(*shape)
+    dout = spread(*layer(x).shape, seed=1)
+    expected = layer.backward(dout).copy()
+    assert layer.freeze() is layer and not layer.learns
+    assert all(not parameter.grad.any() for _, parameter in layer.named_parameters())
+    for _, parameter in layer.named_parameters():
+        parameter.grad[...] = np.nan
+    assert_array_equal(layer.backward(dout), expected)
+    assert layer.backward(dout, need_dx=False) is None
+    assert all(np.isnan(parameter.grad).all() for _, parameter in layer.named_parameters())
+    parameters = list(layer.named_parameters())
+    assert layer.unfreeze() is layer and layer.learns == bool(parameters)
+    layer.backward(dout, need_dx=False)
+    assert not any(np.isnan(parameter.grad).any() for _, parameter in parameters)
+
+
+def test_backward_passes_end_where_nothing_below_is_learned():
+    class Spy(nn.Linear):
+        def backward(self, dout, need_dx=True):
+            asked.append((self, need_dx))
+            return super().backward(dout, need_dx)
+
+    def backward(need_dx=False):
+        asked.clear()
+        net(rows)
+        net.backward(np.ones(ROWS), need_dx)
+        return [(layers.index(layer), need) for layer, need in asked]
+
+    asked, rows = [], spread(*ROWS)
+    layers = [Spy(6, 6, **DOUBLE) for _ in range(5)]
+    inner = nn.Sequential(layers[1], nn.ReLU(), layers[2])
+    net = nn.Sequential(layers[0], nn.Residual(inner, layers[3]), layers[4])
+    everything = [(4, True), (2, True), (1, True), (3, True)]
+    assert backward() == [*everything, (0, False)]
+    assert backward(need_dx=True) == [*everything, (0, True)]
+    layers[0].freeze()
+    assert backward() == [(4, True), (2, True), (1, False), (3, False)]
+    layers[1].freeze()
+    assert backward() == [(4, True), (2, False), (3, False)]
+    assert backward(need_dx=True) == [*everything, (0, True)]
+    layers[2].freeze(), layers[3].freeze()
+    assert backward() == [(4, False)]
+    net.freeze()
+    assert backward() == []
+    inner.unfreeze()
+    assert backward() == [(4, True), (2, True), (1, False), (3, False)]
+    assert [copy.deepcopy(layer).learns for layer in layers] == [layer.learns for layer in layers]
+    frozen = pickle.loads(pickle.dumps(nn.Sequential(nn.Linear(2, 2).freeze(), nn.Linear(2, 2))))
+    assert [layer.learns for layer in frozen.layers] == [False, True]
+
+
+@pytest.mark.parametrize("groups", [(), (optim.Group("8.*", lr=0.5), optim.Group("8.bias", weight_decay=0.2))])
+def test_optimizers_leave_frozen_layers_alone(groups):
+    """Bit for bit, also with momentum and decay; from the step after `freeze` to that after `unfreeze`."""
+    net, x, y = small_net(drop=0.0), spread(4, 2, 9, 7), np.array([0, 2, 1, 1])
+    optimizer = optim.SGD(nn.FlatParameters(net), 0.1, momentum=0.9, weight_decay=0.1, clip_norm=0.5, groups=groups)
+
+    def moved():
+        before = {name: parameter.data.copy() for name, parameter in net.named_parameters()}
+        _, dscores = L.softmax_loss(net(x), y)
+        net.backward(dscores, need_dx=False)
+        optimizer.step()
+        return {name for name, parameter in net.named_parameters() if not np.array_equal(parameter.data, before[name])}
+
+    everything = {name for name, _ in net.named_parameters()}
+    assert moved() == everything
+    for layer in net.layers[:3]:
+        layer.freeze()
+    assert moved() == moved() == {name for name in everything if name[0] > "2"}
+    net.freeze()
+    assert moved() == set()
+    net.unfreeze()
+    assert moved() == everything
 
 
 def assert_same(layer, x, forward, backward, names=("weight", "bias")):

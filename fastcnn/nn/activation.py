@@ -104,9 +104,12 @@ class PReLU(Module):
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
+        if not (need_dx or self.learns):
+            return None
         function = floor("activation", dout).prelu_backward
         dx, dslope = function(dout, self._x, self.weight.data, out=self.memory.over(dout))
-        device.assign(self.weight.grad, dslope)
+        if self.weight.trainable:
+            device.assign(self.weight.grad, dslope)
         return dx if need_dx else None
 
 

@@ -68,19 +68,25 @@ class Sequential(Module):
 
     def backward(self, dout, need_dx=True):
         with self.memory.passing(dout) as dout:
-            for i in reversed(range(len(self.layers))):
-                dout = self.layers[i].backward(dout, need_dx or i > 0)
-            return dout
+            first = self._first(need_dx)
+            for i in reversed(range(first, len(self.layers))):
+                dout = self.layers[i].backward(dout, need_dx or i > first)
+            return dout if need_dx else None
 
     def backward_residual(self, dout, need_dx=True):
         if not self.layers:
             return super().backward_residual(dout, need_dx)
         with self.memory.passing(dout) as dout:
-            last = len(self.layers) - 1
-            dout, dadd = self.layers[last].backward_residual(dout, need_dx or last > 0)
-            for i in reversed(range(last)):
-                dout = self.layers[i].backward(dout, need_dx or i > 0)
-            return dout, dadd
+            first, last = self._first(need_dx), len(self.layers) - 1
+            dout, dadd = self.layers[last].backward_residual(dout, need_dx or last > first)
+            for i in reversed(range(first, last)):
+                dout = self.layers[i].backward(dout, need_dx or i > first)
+            return dout if need_dx else None, dadd
+
+    def _first(self, need_dx):
+        """Where a backward pass ends: at the first layer that learns, without `need_dx`."""
+        learning = (i for i, layer in enumerate(self.layers) if layer.learns)
+        return 0 if need_dx else next(learning, len(self.layers))
 
 
 class Residual(Module):

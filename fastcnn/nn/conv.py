@@ -76,8 +76,9 @@ class Conv2d(Module):
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         conv, x, weight, geometry = floor("conv", dout), self._x, self.weight, self._geometry()
-        conv.conv_backward_filter(dout, x, weight.data.shape, **geometry, out=weight.grad)
-        if self.bias is not None:
+        if weight.trainable:
+            conv.conv_backward_filter(dout, x, weight.data.shape, **geometry, out=weight.grad)
+        if self.bias is not None and self.bias.trainable:
             conv.conv_backward_bias(dout, out=self.bias.grad)
         if need_dx:
             dx = self.memory.take(x.shape, x)

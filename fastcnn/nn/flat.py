@@ -14,6 +14,7 @@ class FlatParameters:
     data, grad : (P,) arrays
     names : tuple of (name, first, last): where each parameter lies
     shapes : tuple of their shapes
+    trainable : tuple of bool: which are learned at present, and which are frozen
 
     Raises
     ------
@@ -38,3 +39,8 @@ class FlatParameters:
             names.append((name, first, last))
             first = last
         self.names, self.shapes = tuple(names), tuple(parameter.data.shape for _, parameter in named)
+        self._parameters = [parameter for _, parameter in named]
+
+    @property
+    def trainable(self):
+        return tuple(parameter.trainable for parameter in self._parameters)

@@ -44,8 +44,9 @@ class Linear(Module):
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
         linear = floor("linear", dout)
-        linear.affine_backward_weight(dout, self._x, out=self.weight.grad)
-        if self.bias is not None:
+        if self.weight.trainable:
+            linear.affine_backward_weight(dout, self._x, out=self.weight.grad)
+        if self.bias is not None and self.bias.trainable:
             linear.affine_backward_bias(dout, out=self.bias.grad)
         if need_dx:
             dx = self.memory.take(self._x.shape, self._x)

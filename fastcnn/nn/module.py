@@ -31,7 +31,8 @@ class _Carried:
 class Parameter:
     """An array that is learned, `data`, and the gradient `grad` that the last backward pass left.
 
-    A layer writes into these arrays and never replaces them, so that both may be views of one flat buffer.
+    A layer writes into these arrays and never replaces them, so that both may be views of one flat buffer. While
+    `trainable` is unset, optimizers leave `data` as it is, and layers need not compute `grad`.
 
     Raises
     ------
@@ -39,17 +40,18 @@ class Parameter:
         If `data` is neither float32 nor float64.
     """
 
-    __slots__ = ("data", "grad")
+    __slots__ = ("data", "grad", "trainable")
 
     def __init__(self, data):
         (self.data,) = checks.floats(data=data)
         self.grad = device.zeros(self.data.shape, self.data)
+        self.trainable = True
 
     def __getstate__(self):
-        return tuple(map(_Carried.over, (self.data, self.grad)))
+        return tuple(map(_Carried.over, (self.data, self.grad, self.trainable)))
 
     def __setstate__(self, state):
-        self.data, self.grad = map(_Carried.back, state)
+        self.data, self.grad, self.trainable = map(_Carried.back, state)
 
 
 class Module:
@@ -178,6 +180,28 @@ class Module:
         for module in self.modules():
             module.training, module.gradients = training, gradients
         return self
+
+    def freeze(self):
+        """Keep all parameters of this layer and those below it as they are; returns the layer.
+
+        Optimizers leave them alone from their next step on, bit for bit, and backward passes end where nothing below
+        is learned. Running statistics are another matter: they stay in test mode, `layer.eval(gradients=True)`.
+        """
+        for _, parameter in self.named_parameters():
+            parameter.trainable = False
+            device.assign(parameter.grad, 0)
+        return self
+
+    def unfreeze(self):
+        """The opposite of `freeze`."""
+        for _, parameter in self.named_parameters():
+            parameter.trainable = True
+        return self
+
+    @property
+    def learns(self):
+        """Whether a parameter of this layer, or of one below it, is trainable."""
+        return any(parameter.trainable for _, parameter in self.named_parameters())
 
     def inference(self):
         """A snapshot of this net for inference, faster than the net itself: an `nn.Inference`."""

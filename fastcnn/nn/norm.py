@@ -29,7 +29,8 @@ class _Norm(Module):
 
     def _keep(self, gradients):
         for parameter, gradient in zip((self.weight, self.bias), gradients, strict=True):
-            device.assign(parameter.grad, gradient)
+            if parameter.trainable:
+                device.assign(parameter.grad, gradient)
 
 
 class BatchNorm2d(_Norm):
@@ -83,6 +84,8 @@ class BatchNorm2d(_Norm):
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
+        if not (need_dx or self.learns):
+            return None
         norm = floor("norm", dout)
         function = norm.batchnorm_backward if self._in_training else norm.batchnorm_inference_backward
         arrays, out = (dout, self._x, self.weight.data, self.bias.data, *self._moments), self.memory.over(dout)
@@ -126,6 +129,8 @@ class GroupNorm(_Norm):
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)
+        if not (need_dx or self.learns):
+            return None
         arrays, out = (dout, self._x, self.weight.data, *self._moments), self.memory.over(dout)
         dx, *gradients = floor("norm", dout).groupnorm_backward(*arrays, self.groups, self.eps, out)
         self._keep(gradients)

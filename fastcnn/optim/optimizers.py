@@ -79,11 +79,15 @@ class Optimizer:
         self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0)
         self.steps = 0
         self.state = {name: device.zeros(parameters.data.shape, parameters.data) for name in self._state}
-        self._spans = list(_spans(parameters, groups))
+        self._groups, self._trainable = tuple(groups), _trainable(parameters)
+        self._spans = list(_spans(parameters, self._groups, self._trainable))
 
     def step(self):
         """Update the parameters in place from their gradients: one pass over each part that has the same options."""
         self.steps += 1
+        if self._trainable != _trainable(self.parameters):  # layers were frozen, or thawed
+            self._trainable = _trainable(self.parameters)
+            self._spans = list(_spans(self.parameters, self._groups, self._trainable))
         grad_scale = self._grad_scale(self.parameters.grad)
         for first, last, group in self._spans:
             if group.frozen:
@@ -200,9 +204,14 @@ class AdamW(Adam):
         super().__init__(parameters, lr, weight_decay=weight_decay, **options)
 
 
-def _spans(parameters, groups):
+def _trainable(parameters):
+    """Which of the parameters are not frozen; empty for plain arrays, of which nothing is known."""
+    return getattr(parameters, "trainable", ())
+
+
+def _spans(parameters, groups, trainable):
     """(first, last, options) of parts of the flat buffer, as few as there can be."""
-    if not groups:
+    if not groups and all(trainable):
         yield 0, parameters.data.size, Group("*")
         return
     places = [(*place, shape) for place, shape in zip(parameters.names, parameters.shapes, strict=True)]
@@ -210,8 +219,8 @@ def _spans(parameters, groups):
         if not any(group.holds(name, shape) for name, _, _, shape in places):
             raise ValueError(f"groups: no parameter matches {group.match!r}")
     options = []
-    for name, first, last, shape in places:
-        merged = Group("*")
+    for (name, first, last, shape), learned in itertools.zip_longest(places, trainable, fillvalue=True):
+        merged = Group("*", frozen=not learned)
         for group in groups:
             merged = group.over(merged) if group.holds(name, shape) else merged
         options.append((merged, first, last))
