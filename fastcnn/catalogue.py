@@ -12,6 +12,7 @@ import numpy as np
 
 from fastcnn import shapes
 from fastcnn.common.convolution import ALGORITHMS, CHOICES, DISTINCT, TENSOR_CORES, WINOGRAD, applies
+from fastcnn.common.device import is_device
 from fastcnn.common.geometry import output_shape
 
 LEVELS = ("quick", "normal", "thorough")
@@ -128,7 +129,7 @@ class Floor:
             return results
         if isinstance(results, tuple):
             return tuple(map(self.get, results))
-        return self._arrays.to_host(results) if self._arrays.on_device(results) else float(results)
+        return self._arrays.to_host(results) if is_device(results) else float(results)
 
 
 def as_tuple(results):

@@ -317,7 +317,6 @@ def test_the_command_trains_on_the_gpu(run_python, tmp_path):
             assert main(["train", "--backend", {backend!r}, "--data", r"{tmp_path / "images.npz"}", "--epochs", "1",
                          "--batch-size", "4", "--width", "2", "--no-progress", "--out", r"{tmp_path / backend}"]) == 0
         """,
-            timeout=280,
         )
         lines = (tmp_path / backend / "metrics.jsonl").read_text().splitlines()
         losses[backend] = [json.loads(line)["train_loss"] for line in lines]

@@ -1,11 +1,15 @@
 """Arrays on the GPU as kernels want them, and their way to the device and back."""
 
+import math
+
 import numpy as np
 from numba import cuda
 
+from fastcnn.common.device import is_device
+from fastcnn.cuda import staging
 from fastcnn.cuda.errors import CudaUnavailableError, translated
 from fastcnn.cuda.jit import SIMULATED, current_stream, kernel, require_device
-from fastcnn.cuda.memory import empty
+from fastcnn.cuda.memory import MOST, empty  # noqa: F401  MOST is asked for here
 
 _LEGACY_STREAM = 1  # the name of the default stream in DLPack
 AXES = 6  # that an array which is not contiguous may have, once those that can be joined are
@@ -24,13 +28,14 @@ class _Alias:
 def to_device(array):
     """A copy of a host array on the GPU; a device array is returned itself."""
     require_device()
-    if on_device(array):
+    if is_device(array):
         return adopt("array", array)
     array = np.ascontiguousarray(array)  # of no axes: one
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     out = empty(array.shape, array.dtype)
     if array.size:
         with translated("copying to the GPU"):
-            out.copy_to_device(array, stream=current_stream())
+            out.copy_to_device(array) if SIMULATED else staging.copy_to(out, array)
     return out
 
 
@@ -43,11 +48,6 @@ def to_host(array):
         if stream:
             stream.synchronize()
     return host
-
-
-def on_device(array):
-    """Whether an array lies in the memory of a GPU."""
-    return getattr(array, "__cuda_ndarray__", False) or hasattr(array, "__cuda_array_interface__") or _by_dlpack(array)
 
 
 def adopt(name, array):
@@ -64,7 +64,7 @@ def adopt(name, array):
     if getattr(array, "__cuda_ndarray__", False):
         _check_device(name, array)
         return array
-    if not on_device(array):
+    if not is_device(array):
         raise TypeError(
             f"{name}: expected an array on the GPU, as the others, got {type(array).__name__} in host memory; "
             f"fastcnn.to_device({name}) copies it"
@@ -73,8 +73,8 @@ def adopt(name, array):
         with translated(f"{name}: reading the array"):
             if not hasattr(array, "__cuda_array_interface__"):
                 array = _from_dlpack(array)
-            return cuda.as_cuda_array(array)
-    except (RuntimeError, AttributeError) as error:
+            return _as_numba(name, array)
+    except (RuntimeError, AttributeError, BufferError) as error:
         if isinstance(error, CudaUnavailableError):
             raise
         raise ValueError(f"{name}: expected an array on the current GPU that can be read, got {error}") from error
@@ -137,11 +137,27 @@ def aligned(*arrays):
     return all(bounds(x)[0] % 16 == 0 for x in arrays)
 
 
-def _by_dlpack(array):
-    try:
-        return array.__dlpack_device__()[0] in (2, 13)  # kDLCUDA, kDLCUDAManaged
-    except (AttributeError, TypeError):
-        return False
+def _as_numba(name, array):
+    """The array as numba's; kernels of ours run after what its own library still computes with it."""
+    interface = array.__cuda_array_interface__
+    if math.prod(interface["shape"]):
+        _check_place(name, _device_of(interface["data"][0]))
+    stream = interface.get("stream")
+    if stream is not None and stream != (int(current_stream()) or _LEGACY_STREAM):
+        event = cuda.event(timing=False)
+        event.record(cuda.external_stream(stream))
+        event.wait(current_stream() or cuda.default_stream())
+    found = cuda.as_cuda_array(array, sync=False)
+    found.stream = 0  # ours, whichever is current
+    return found
+
+
+def _device_of(pointer):
+    """The number of the GPU in whose memory an address lies."""
+    from numba.cuda.cudadrv.driver import binding, driver
+
+    attribute = binding.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    return int(driver.cuPointerGetAttribute(attribute, binding.CUdeviceptr(pointer)))
 
 
 def _from_dlpack(array):
@@ -153,9 +169,12 @@ def _from_dlpack(array):
 
 
 def _check_device(name, array):
-    if SIMULATED or not array.size:
-        return
-    here, there = cuda.get_current_device().id, array.gpu_data.context.device.id
+    if not SIMULATED and array.size:
+        _check_place(name, array.gpu_data.context.device.id)
+
+
+def _check_place(name, there):
+    here = cuda.get_current_device().id
     if here != there:
         raise ValueError(f"{name}: expected an array on GPU {here}, the current one, got one on GPU {there}")
 

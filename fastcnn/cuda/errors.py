@@ -15,7 +15,11 @@ class CudaLaunchError(RuntimeError):
     """The driver refused or aborted a kernel or a copy."""
 
 
-_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY, cuda.h
+# What the driver, numba-cuda and the libraries below it raise, by name: the classes exist only where these do.
+_FAILURES = frozenset({
+    "CudaAPIError", "CudaRuntimeError", "LinkerError", "CUDAError", "NVRTCError", "NvrtcError", "NvrtcCompilationError",
+    "NvvmError", "nvvmError", "nvJitLinkError",
+})  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -24,14 +28,13 @@ def translated(what):
     try:
         yield
     except Exception as error:
-        # By name: the driver's classes exist only where numba-cuda does, and have moved between its releases.
         kind, code = type(error).__name__, getattr(error, "code", None)
-        if kind == "CudaAPIError" and getattr(code, "value", code) == _OUT_OF_MEMORY:
+        if "CUDA_ERROR_OUT_OF_MEMORY" in str(error) or kind == "CudaAPIError" and getattr(code, "value", code) == 2:
             raise CudaOutOfMemoryError(
                 f"{what}: the GPU's memory is full; a smaller batch helps, or deleting arrays no longer needed"
             ) from error
         if kind in ("CudaSupportError", "CudaDriverError", "NvvmSupportError"):
             raise CudaUnavailableError(f"{what}: CUDA does not work here: {error}") from error
-        if kind in ("CudaAPIError", "LinkerError", "CudaRuntimeError"):
+        if kind in _FAILURES:
             raise CudaLaunchError(f"{what}: {error}") from error
         raise

@@ -41,7 +41,7 @@ def describe():
         memory = cuda.current_context().get_memory_info()[1]
         capability = ".".join(map(str, found.compute_capability))
         threads = found.MULTIPROCESSOR_COUNT * found.MAX_THREADS_PER_MULTIPROCESSOR
-        return Gpu(_text(found.name), capability, threads, memory, found.L2_CACHE_SIZE)
+        return Gpu(found.name, capability, threads, memory, found.L2_CACHE_SIZE)
 
 
 def versions():
@@ -61,8 +61,9 @@ def mark():
     require_device()
     if SIMULATED:
         return time.perf_counter()
-    event = cuda.event(timing=True)
-    event.record(current_stream())
+    with translated("marking a place in the stream"):
+        event = cuda.event(timing=True)
+        event.record(current_stream())
     return event
 
 
@@ -73,7 +74,3 @@ def seconds_between(start, end):
     with translated("waiting for the GPU"):
         end.synchronize()
         return cuda.event_elapsed_time(start, end) / 1e3
-
-
-def _text(name):
-    return name.decode() if isinstance(name, bytes) else name

@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import functools
 import math
+import warnings
 
 from numba import cuda
 from numba.core import config
@@ -18,10 +19,12 @@ from fastcnn.cuda.errors import CudaUnavailableError, translated
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # numba's simulator, which runs kernels as Python
 OLDEST = (7, 5)  # compute capability that the CUDA 13 tool chain compiles for
-WARP = 32
+if SIMULATED:
+    simulator.make_strict(type(cuda.device_array(0)))
 KERNELS = {}  # by name, all of the modules imported so far
 
 _stream = contextvars.ContextVar("fastcnn_cuda_stream", default=0)
+_streams = {}  # those of other libraries, by pointer
 _ready = False
 
 
@@ -46,7 +49,8 @@ class Kernel:
         self.__doc__, self.function = function.__doc__, function
         self.signatures = (signature,) if isinstance(signature, str) else tuple(signature)
         self.threads, self.registers, self.opcodes, self.dtypes = threads, registers, tuple(opcodes), tuple(dtypes)
-        self.blocks, self.launches, self._dispatcher = blocks, 0, None
+        self.blocks, self.launches = blocks, 0
+        self._dispatcher, self._configured = None, {}
         if self.name in KERNELS:
             raise ValueError(f"kernel {self.name!r} exists already: give each a name of its own")
         KERNELS[self.name] = self
@@ -75,7 +79,16 @@ class Kernel:
             simulator.run(self.function, grid, self.threads, arguments)
             return
         with translated(f"kernel {self.name}"):
-            self.dispatcher[grid, self.threads, _stream.get()](*arguments)
+            self._configuration(grid)(*arguments)
+
+    def _configuration(self, grid):
+        """The dispatcher for a grid on the current stream; numba keeps too few of them for a net."""
+        key = grid, _stream.get()
+        if key not in self._configured:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Grid size")  # of small work; nothing is to be done about it
+                self._configured[key] = self.dispatcher[grid, self.threads, key[1]]
+        return self._configured[key]
 
     def for_each(self, count, *arguments):
         """Launch with a thread for each of `count` things."""
@@ -99,17 +112,38 @@ def use_stream(stream):
 
     Parameters
     ----------
-    stream : a stream of numba (`numba.cuda.stream()`), or a pointer to one of another library, as an int
-        (``torch.cuda.current_stream().cuda_stream``, ``cupy.cuda.get_current_stream().ptr``)
+    stream : a stream of numba, PyTorch or CuPy, one that has ``__cuda_stream__``, or the pointer to one as an int
+        An array that was made on one stream and is used on another must be kept until that one is done with it: the
+        first stream may use its memory again.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
     """
-    if isinstance(stream, int) and stream:
-        require_device()
-        stream = cuda.external_stream(stream)
+    stream = _as_numba(stream)
     token = _stream.set(stream)
     try:
         yield stream
     finally:
         _stream.reset(token)
+
+
+def _as_numba(stream):
+    """A stream of any library as one of numba's; the default one is 0."""
+    if SIMULATED or hasattr(stream, "auto_synchronize"):  # numba's own
+        return stream
+    pointer = stream
+    for name in ("cuda_stream", "ptr"):  # PyTorch's, CuPy's
+        pointer = getattr(stream, name, pointer)
+    if hasattr(stream, "__cuda_stream__"):
+        pointer = stream.__cuda_stream__()[1]
+    if isinstance(pointer, bool) or not isinstance(pointer, int):
+        raise TypeError(f"stream: expected a stream of numba, PyTorch or CuPy, or a pointer, got {stream!r}")
+    if pointer and pointer not in _streams:
+        require_device()
+        _streams[pointer] = cuda.external_stream(pointer)
+    return _streams[pointer] if pointer else 0
 
 
 def current_stream():
@@ -142,7 +176,7 @@ def _examine_installation():
     if not cuda.is_available():
         reason = " ".join(str(cuda.cuda_error() or "").split()) or "the driver reports none"
         raise CudaUnavailableError(
-            f"no CUDA device was found ({reason or 'the driver reports none'}); `nvidia-smi` shows whether the driver "
+            f"no CUDA device was found ({reason}); `nvidia-smi` shows whether the driver "
             "works. Without a GPU, NUMBA_ENABLE_CUDASIM=1 runs the kernels on a slow simulator"
         )
     with translated("looking for a GPU"):

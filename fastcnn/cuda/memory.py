@@ -8,6 +8,7 @@ from numba import cuda
 from fastcnn.cuda.errors import CudaOutOfMemoryError, translated
 from fastcnn.cuda.jit import SIMULATED, current_stream, require_device
 
+MOST = 2**31 - 2**16  # elements of an array: kernels count in 32 bits, a little beyond its end
 SMALL, STEPS = 512, 8  # chunks are multiples of SMALL bytes, and of 1 / STEPS of the power of two below their size
 
 _free = {}  # {(number of the GPU, pointer to the stream): {size: [chunk]}}
@@ -37,16 +38,23 @@ def empty(shape, dtype):
     ------
     CudaOutOfMemoryError
         If the GPU has not so much memory, even after what is free here was given back.
+    ValueError
+        If it has more than MOST elements.
     """
     require_device()
     dtype = np.dtype(dtype)
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if math.prod(shape) > MOST:
+        raise ValueError(f"expected at most {MOST:,} elements in an array on a GPU, got the shape {shape}")
     if SIMULATED:
         return cuda.device_array(shape, dtype)
     size = _chunk_size(math.prod(shape) * dtype.itemsize)
     key = cuda.get_current_device().id, int(current_stream())
     shelf = _free.setdefault(key, {}).setdefault(size, [])
-    chunk = shelf.pop() if shelf else _allocate(size)
+    try:
+        chunk = shelf.pop()  # another thread may have taken the last one
+    except IndexError:
+        chunk = _allocate(size)
     return cuda.as_cuda_array(_Lease(chunk, shelf, shape, dtype))
 
 
@@ -62,7 +70,6 @@ def _allocate(size):
             return cuda.device_array(size, np.uint8)
     except CudaOutOfMemoryError:
         release()
-        cuda.current_context().deallocations.clear()
         with translated(what):
             return cuda.device_array(size, np.uint8)
 

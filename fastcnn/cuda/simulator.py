@@ -89,6 +89,20 @@ class SimulatedDevice:
         return self._shared[key]
 
 
+def make_strict(array_class):
+    """Take from numba's fake device arrays what real ones do not have: they hand everything on to a NumPy array."""
+
+    def attribute(array, name):
+        if name not in ("dtype", "size", "ndim", "strides", "squeeze"):
+            raise AttributeError(f"an array on a GPU has no attribute {name!r}")
+        return getattr(array._ary, name)
+
+    array_class.__getattr__ = attribute
+    array_class.flags = property(
+        lambda array: {name: array._ary.flags[name] for name in ("C_CONTIGUOUS", "F_CONTIGUOUS")}
+    )
+
+
 def run(function, grid, block, arguments):
     """Run a kernel: all threads of one block after the other."""
     grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))

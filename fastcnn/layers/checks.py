@@ -14,7 +14,6 @@ import numpy as np
 from fastcnn.common.geometry import output_shape
 from fastcnn.layers import device
 
-_MOST_ON_DEVICE = 2**31 - 1  # kernels count in 32 bits
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -64,8 +63,8 @@ def _converted_on_device(arrays):
     for name, array in plain.items():
         if array is not None:
             _check_floating(name, array)
-            if array.size > _MOST_ON_DEVICE:
-                raise ValueError(f"{name}: expected at most {_MOST_ON_DEVICE:,} elements on a GPU, got {array.size:,}")
+            if array.size > module.MOST:
+                raise ValueError(f"{name}: expected at most {module.MOST:,} elements on a GPU, got {array.size:,}")
     dtype = np.result_type(*(array.dtype for array in plain.values() if array is not None))
     return tuple(a if a is None or a.dtype == dtype else device.copy(a, dtype) for a in plain.values())
 
@@ -284,6 +283,8 @@ def buffer(out, dims, dtype, inputs, in_place=False):
 
 def _device_buffer(out, dims, dtype, inputs, in_place):
     target = device.arrays().adopt("out", out)
+    if getattr(out, "__cuda_array_interface__", {}).get("data", (0, False))[1]:
+        raise ValueError("out: expected a writable array, got a read-only one")
     if target.dtype != dtype:
         raise TypeError(f"out: expected an array of {dtype}, got {target.dtype}")
     shape("out", target, dims)

@@ -163,7 +163,7 @@ def spatial_groupnorm_forward(x, gamma, beta, G, gn_param=None, *, eps=None, out
 def groupnorm_backward(dout, cache, *, out=None):
     """Gradients of group, layer and instance normalisation; arguments, results and errors as `batchnorm_backward`."""
     dout, x, gamma, mean, var = checks.floats(
-        dout=dout, x=cache.x, gamma=cache.gamma.reshape(-1), mean=cache.mean, var=cache.var
+        dout=dout, x=cache.x, gamma=device.reshape(cache.gamma, (cache.gamma.size,)), mean=cache.mean, var=cache.var
     )
     checks.shape("dout", dout, x.shape)
     arrays = dout, x, gamma, mean, var
@@ -303,7 +303,7 @@ def _normalise_groups(layout, x, gamma, beta, groups, name, given, eps, out):
     allowed = [(C,)] if x.ndim == 2 else [(C,), (1, C, 1, 1)]
     checks.shape("gamma", gamma, *allowed)
     checks.shape("beta", beta, *allowed)
-    arrays = x, gamma.reshape(C), beta.reshape(C)
+    arrays = x, device.reshape(gamma, (C,)), device.reshape(beta, (C,))
     direct = checks.buffer(out, x.shape, x.dtype, arrays, in_place=True)
     saved_x, saved_gamma = checks.keep(out, x, gamma)
     result, mean, var = floor("norm", x).groupnorm_forward(*arrays, groups, eps=eps, out=direct)

@@ -84,7 +84,7 @@ class Memory:
         base = array
         while isinstance(base, np.ndarray):
             base = base.base
-        own = self._passing and array.flags.carray and isinstance(base, _Lease) and base.memory is self
+        own = self._passing and isinstance(base, _Lease) and base.memory is self and array.flags.carray
         return array if own else self.take(array.shape, array)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastcnn.layers import checks, device
-from fastcnn.layers.backend import floor
+from fastcnn.layers.backend import floor, host_floor
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Optimizer:
             return floor("optim", grad).clip_scale(grad, self.clip_norm)
         learned = [grad[first:last] for first, last, group in self._spans if not group.frozen]
         norms = np.array([math.sqrt(float(floor("optim", part).squared_norm(part))) for part in learned])
-        return floor("optim", norms).clip_scale(norms, self.clip_norm)  # the norm of parts' norms is that of the whole
+        return host_floor("optim").clip_scale(norms, self.clip_norm)  # the norm of parts' norms is that of the whole
 
     def _update(self, w, dw, *state, **common):
         raise NotImplementedError
