@@ -15,13 +15,34 @@ TILES = textwrap.dedent("""
     from guarded import SIDES, guarded
     from fastcnn.cpu import microkernel
     from fastcnn.cpu.microkernel import (
-        ROWS, VECTORS, _multiply_tile_python, columns, lanes, multiply_tile, tile_columns,
+        ROWS, VECTORS, _multiply_rows_python, _multiply_tile_python, columns, lanes, multiply_rows, multiply_tile,
+        tile_columns,
     )
 
     @numba.njit
     def multiply(k, a, a_start, b, b_start, c, c_start, vectors, fresh):
         multiply_tile(k, a, a_start, b, b_start, c, c_start, vectors, fresh)
         return tile_columns(a)
+
+    @numba.njit
+    def multiply_apart(k, a, a_start, b, b_start, c, c_start, c_step, vectors, fresh):
+        multiply_rows(k, a, a_start, b, b_start, c, c_start, c_step, vectors, fresh)
+
+    def check_rows(dtype, k, side, vectors, fresh):
+        # Rows with others' numbers between them, which stay.
+        width, rng = vectors * lanes(dtype), np.random.default_rng(k)
+        step = width + 5
+        a, b, c = (rng.standard_normal(size, dtype) for size in (k * ROWS, k * width, (ROWS - 1) * step + width))
+        exact, python = c.astype(float), c.copy()
+        for i in range(ROWS):
+            row = exact[i * step :][:width]
+            row[:] = (0 if fresh else row) + a.reshape(k, ROWS)[:, i].astype(float) @ b.reshape(k, width)
+        a, b, c = (guarded(v, side) for v in (a, b, c))
+        multiply_apart(k, a, 0, b, 0, c, 0, step, vectors, fresh)
+        _multiply_rows_python(k, a, 0, b, 0, python, 0, step, vectors, fresh)
+        for got in (c, python):
+            limit = (1 + np.sqrt(k)) * np.finfo(dtype).eps
+            assert np.linalg.norm(got - exact) <= limit * np.linalg.norm(exact)
 
     def check(dtype, k, side, skip=0, vectors=VECTORS, fresh=False):
         width, rng = vectors * lanes(dtype), np.random.default_rng(k)
@@ -44,6 +65,7 @@ TILES = textwrap.dedent("""
                 check(dtype, k, side)
                 for vectors in range(1, VECTORS + 1):
                     check(dtype, k, side, 0, vectors, fresh=vectors % 2 == 0)
+                    check_rows(dtype, k, side, vectors, fresh=vectors % 2 == 1)
             check(dtype, k, "after", skip=5)
 """)
 

@@ -64,6 +64,89 @@ def _tile_lanes(typingctx, array):
     return types.intp(array), codegen
 
 
+def _emit_tile(context, builder, signature, args, vectors, fresh, c_step=None):
+    """The code of the two functions below, which share their first seven arguments.
+
+    `c_step` is the distance of the tile's rows, by default their width.
+    """
+    k, scalar = args[0], context.get_data_type(signature.args[1].dtype)
+    lanes = VECTOR_BYTES * 8 // signature.args[1].dtype.bitwidth
+    vector, size = ir.VectorType(scalar, lanes), k.type
+    itemsize = signature.args[1].dtype.bitwidth // 8
+    muladd = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(vector, [vector] * 3),
+        f"llvm.fmuladd.v{lanes}f{itemsize * 8}",  # one instruction where the CPU has it, two where it has not
+    )
+
+    def start(position):
+        return pointer_to(context, builder, signature.args[position], args[position], args[position + 1])
+
+    def vector_at(pointer, offset):
+        return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
+
+    def constant(value):
+        return ir.Constant(size, value)
+
+    def broadcast(value):
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
+
+    def multiply(width):
+        """The loop for tiles of `width` vectors."""
+        before = builder.block
+        head, body, done = (builder.append_basic_block(f"tile.{name}") for name in ("head", "body", "done"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        p = builder.phi(size)
+        p.add_incoming(constant(0), before)
+        sums = [builder.phi(vector) for _ in range(ROWS * width)]
+        for phi in sums:
+            phi.add_incoming(ir.Constant(vector, None), before)
+        builder.cbranch(builder.icmp_signed("<", p, k), body, done)
+
+        builder.position_at_end(body)
+        b_row = builder.gep(b, [builder.mul(p, constant(width * lanes))])
+        a_row = builder.gep(a, [builder.mul(p, constant(ROWS))])
+        b_vectors = [builder.load(vector_at(b_row, constant(v * lanes)), align=itemsize) for v in range(width)]
+        following = []
+        for i in range(ROWS):
+            a_i = broadcast(builder.load(builder.gep(a_row, [constant(i)])))
+            for v in range(width):
+                following.append(builder.call(muladd, [a_i, b_vectors[v], sums[i * width + v]]))
+        p.add_incoming(builder.add(p, constant(1)), body)
+        for phi, value in zip(sums, following):
+            phi.add_incoming(value, body)
+        builder.branch(head)
+
+        builder.position_at_end(done)
+        for i, phi in enumerate(sums):
+            # Added at the end, not accumulated upon: a long sum in short blocks has the smaller error.
+            step = constant(width * lanes) if c_step is None else c_step
+            place = builder.add(builder.mul(step, constant(i // width)), constant(i % width * lanes))
+            pointer = vector_at(c, place)
+            old = builder.select(fresh, ir.Constant(vector, None), builder.load(pointer, align=itemsize))
+            builder.store(builder.fadd(old, phi), pointer, align=itemsize)
+
+    a, b, c = start(1), start(3), start(5)
+    end = builder.append_basic_block("tile.end")
+    choice = builder.switch(vectors, end)
+    for width in range(1, VECTORS + 1):
+        block = builder.append_basic_block(f"tile.{width}")
+        choice.add_case(constant(width), block)
+        builder.position_at_end(block)
+        multiply(width)
+        builder.branch(end)
+    builder.position_at_end(end)
+    return context.get_dummy_value()
+
+
+def _are_panels(a, b, c):
+    """Whether these types are those of arrays that tiles can be computed from, and in."""
+    return all(isinstance(t, types.Array) and t.ndim == 1 and t.layout == "C" and t.dtype == a.dtype for t in (a, b, c))
+
+
 @intrinsic
 def _multiply_tile(typingctx, k, a, a_start, b, b_start, c, c_start, vectors, fresh):
     """c[c_start:] += a[a_start:] b[b_start:] for one tile; the arrays are one-dimensional and C-contiguous.
@@ -72,81 +155,25 @@ def _multiply_tile(typingctx, k, a, a_start, b, b_start, c, c_start, vectors, fr
     """
 
     def codegen(context, builder, signature, args):
-        scalar = context.get_data_type(signature.args[1].dtype)
-        lanes = VECTOR_BYTES * 8 // signature.args[1].dtype.bitwidth
-        vector, size = ir.VectorType(scalar, lanes), args[0].type
-        itemsize = signature.args[1].dtype.bitwidth // 8
-        muladd = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(vector, [vector] * 3),
-            f"llvm.fmuladd.v{lanes}f{itemsize * 8}",  # one instruction where the CPU has it, two where it has not
-        )
+        return _emit_tile(context, builder, signature, args, args[7], args[8])
 
-        def start(position):
-            return pointer_to(context, builder, signature.args[position], args[position], args[position + 1])
-
-        def vector_at(pointer, offset):
-            return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
-
-        def constant(value):
-            return ir.Constant(size, value)
-
-        def broadcast(value):
-            undefined = ir.Constant(vector, ir.Undefined)
-            first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-            return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
-
-        def multiply(width):
-            """The loop for tiles of `width` vectors."""
-            before = builder.block
-            head, body, done = (builder.append_basic_block(f"tile.{name}") for name in ("head", "body", "done"))
-            builder.branch(head)
-            builder.position_at_end(head)
-            p = builder.phi(size)
-            p.add_incoming(constant(0), before)
-            sums = [builder.phi(vector) for _ in range(ROWS * width)]
-            for phi in sums:
-                phi.add_incoming(ir.Constant(vector, None), before)
-            builder.cbranch(builder.icmp_signed("<", p, args[0]), body, done)
-
-            builder.position_at_end(body)
-            b_row = builder.gep(b, [builder.mul(p, constant(width * lanes))])
-            a_row = builder.gep(a, [builder.mul(p, constant(ROWS))])
-            b_vectors = [builder.load(vector_at(b_row, constant(v * lanes)), align=itemsize) for v in range(width)]
-            following = []
-            for i in range(ROWS):
-                a_i = broadcast(builder.load(builder.gep(a_row, [constant(i)])))
-                for v in range(width):
-                    following.append(builder.call(muladd, [a_i, b_vectors[v], sums[i * width + v]]))
-            p.add_incoming(builder.add(p, constant(1)), body)
-            for phi, value in zip(sums, following):
-                phi.add_incoming(value, body)
-            builder.branch(head)
-
-            builder.position_at_end(done)
-            for i, phi in enumerate(sums):
-                # Added at the end, not accumulated upon: a long sum in short blocks has the smaller error.
-                pointer = vector_at(c, constant(i * lanes))
-                old = builder.select(args[8], ir.Constant(vector, None), builder.load(pointer, align=itemsize))
-                builder.store(builder.fadd(old, phi), pointer, align=itemsize)
-
-        a, b, c = start(1), start(3), start(5)
-        end = builder.append_basic_block("tile.end")
-        choice = builder.switch(args[7], end)
-        for width in range(1, VECTORS + 1):
-            block = builder.append_basic_block(f"tile.{width}")
-            choice.add_case(constant(width), block)
-            builder.position_at_end(block)
-            multiply(width)
-            builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
-
-    panels = (a, b, c)
-    if not all(isinstance(t, types.Array) and t.ndim == 1 and t.layout == "C" and t.dtype == a.dtype for t in panels):
+    if not _are_panels(a, b, c):
         return None
     index = types.intp
     return types.void(index, a, index, b, index, c, index, index, types.boolean), codegen
+
+
+@intrinsic
+def _multiply_rows(typingctx, k, a, a_start, b, b_start, c, c_start, c_step, vectors, fresh):
+    """`multiply_tile` for a tile whose rows stand `c_step` apart: a part of a wider block."""
+
+    def codegen(context, builder, signature, args):
+        return _emit_tile(context, builder, signature, args, args[8], args[9], args[7])
+
+    if not _are_panels(a, b, c):
+        return None
+    index = types.intp
+    return types.void(index, a, index, b, index, c, index, index, index, types.boolean), codegen
 
 
 def _tile_columns_python(array):
@@ -165,7 +192,17 @@ def _multiply_tile_python(k, a, a_start, b, b_start, c, c_start, vectors, fresh)
     tile[:] = (a_panel.T @ b_panel).reshape(-1) + (0 if fresh else tile)
 
 
+def _multiply_rows_python(k, a, a_start, b, b_start, c, c_start, c_step, vectors, fresh):
+    width = vectors * lanes(c.dtype)
+    tile = np.zeros(ROWS * width, c.dtype)
+    _multiply_tile_python(k, a, a_start, b, b_start, tile, 0, vectors, True)
+    for i in range(ROWS):
+        row = c[c_start + i * c_step :][:width]
+        row[:] = tile[i * width : (i + 1) * width] + (0 if fresh else row)
+
+
 # An intrinsic has no Python body; with JIT disabled kernels call the stand-ins.
 tile_lanes = _tile_lanes_python if config.DISABLE_JIT else _tile_lanes
 tile_columns = _tile_columns_python if config.DISABLE_JIT else _tile_columns
+multiply_rows = _multiply_rows_python if config.DISABLE_JIT else _multiply_rows
 multiply_tile = _multiply_tile_python if config.DISABLE_JIT else _multiply_tile

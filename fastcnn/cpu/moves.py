@@ -78,27 +78,33 @@ def _transpose_block(typingctx, source, s, source_step, target, t, target_step):
     return types.void(source, types.intp, types.intp, target, types.intp, types.intp), codegen
 
 
-@intrinsic
-def _prefetch(typingctx, source, s, count):
-    """Start loading source[s : s + count] into cache. Only a hint: any position is allowed, none is an error."""
+def _make_prefetch(writing):
+    """An intrinsic that starts to load source[s : s + count] into cache, `writing` or not.
 
-    def codegen(context, builder, signature, args):
-        flag, raw = ir.IntType(32), ir.IntType(8).as_pointer()
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [raw, flag, flag, flag]), "llvm.prefetch.p0i8"
-        )
-        size, itemsize = args[1].type, signature.args[0].dtype.bitwidth // 8
-        first = builder.bitcast(pointer_to(context, builder, signature.args[0], args[0], args[1]), raw)
-        length = builder.mul(args[2], ir.Constant(size, itemsize))
-        line = ir.Constant(size, CACHE_LINE)
-        with cgutils.for_range_slice(builder, ir.Constant(size, 0), length, line, inc=True) as (offset, _):
-            for_reading, near, data = ir.Constant(flag, 0), ir.Constant(flag, 2), ir.Constant(flag, 1)
-            builder.call(function, [builder.gep(first, [offset]), for_reading, near, data])
-        return context.get_dummy_value()
+    Only a hint: any position is allowed, none is an error.
+    """
 
-    if not _flat(source):
-        return None
-    return types.void(source, types.intp, types.intp), codegen
+    @intrinsic
+    def prefetch(typingctx, source, s, count):
+        def codegen(context, builder, signature, args):
+            flag, raw = ir.IntType(32), ir.IntType(8).as_pointer()
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), [raw, flag, flag, flag]), "llvm.prefetch.p0i8"
+            )
+            size, itemsize = args[1].type, signature.args[0].dtype.bitwidth // 8
+            first = builder.bitcast(pointer_to(context, builder, signature.args[0], args[0], args[1]), raw)
+            length = builder.mul(args[2], ir.Constant(size, itemsize))
+            line = ir.Constant(size, CACHE_LINE)
+            with cgutils.for_range_slice(builder, ir.Constant(size, 0), length, line, inc=True) as (offset, _):
+                purpose, near, data = ir.Constant(flag, int(writing)), ir.Constant(flag, 2), ir.Constant(flag, 1)
+                builder.call(function, [builder.gep(first, [offset]), purpose, near, data])
+            return context.get_dummy_value()
+
+        if not _flat(source):
+            return None
+        return types.void(source, types.intp, types.intp), codegen
+
+    return prefetch
 
 
 def _flat(array):
@@ -121,6 +127,7 @@ def _prefetch_python(source, s, count):
 
 
 # With JIT disabled kernels call the stand-ins.
-prefetch = _prefetch_python if config.DISABLE_JIT else _prefetch
+prefetch = _prefetch_python if config.DISABLE_JIT else _make_prefetch(writing=False)
+prefetch_to_write = _prefetch_python if config.DISABLE_JIT else _make_prefetch(writing=True)
 copy_run = _copy_run_python if config.DISABLE_JIT else _copy_run
 transpose_block = _transpose_block_python if config.DISABLE_JIT else _transpose_block

@@ -17,13 +17,14 @@ from fastcnn.cpu.conv.columns import inside
 from fastcnn.cpu.conv.epilogue import Epilogue, emit_rows, finish_moments, gather_moments
 from fastcnn.cpu.conv.pixels import find_runs, gather_run, scatter_run
 from fastcnn.cpu.dots import A_ROWS, B_ROWS, dot_tile
-from fastcnn.cpu.gemm import DEPTH
+from fastcnn.cpu.gemm import DEPTH, pack
 from fastcnn.cpu.jit import jit, parallel
-from fastcnn.cpu.microkernel import ROWS, columns, multiply_tile, tile_columns, tile_lanes
-from fastcnn.cpu.moves import prefetch
+from fastcnn.cpu.microkernel import ROWS, columns, multiply_rows, tile_columns, tile_lanes
+from fastcnn.cpu.moves import prefetch, prefetch_to_write
 from fastcnn.cpu.vectors import scratch
 
 ALONE = 2**14  # numbers in w up to which waking other threads takes longer than packing them
+STRIPE = 4  # panels of pixels whose products are in L1 until they are finished
 LINE = 1024  # pixels of a line in the filter gradient
 AT_ONCE = 64 // A_ROWS * A_ROWS  # filters whose lines are in cache with those of the channels
 
@@ -125,15 +126,17 @@ def _correlate(x, w, stride, groups, turned, phases, out_stride, end, out):
         pack(groups * -(-rows // ROWS), flat, rows, depth, taps, table, turned, panels)
     grid = [-(-size // step) for size, step in zip(out.shape[2:], out_stride)]
     places = out.shape[0] * grid[0] * grid[1]
-    # Wide enough to use packed weights well, narrow enough for some sixteen tasks.
-    unit = columns(x.dtype)
-    width = unit * min(4, max(1, places * groups // (16 * unit)))
+    # Wide enough to use packed weights well and to write long rows, narrow enough for cache and for some sixteen tasks.
+    unit, stripe = columns(x.dtype), STRIPE * columns(x.dtype)
+    deep = min(DEPTH, depth * max((len(its) for _, _, its in phases), default=1))
+    most = STRIPE * max(1, min(8, DEPTH // max(1, deep)))
+    width = unit * min(most, max(1, places * groups // (16 * unit)))
     blocks = -(-places // width)
     several = max(1, min(8, blocks * groups // 32))
     moments = end.buffer(blocks, len(end.bias))
     _correlate_blocks(
-        -(-blocks // several) * groups, x, panels, taps, table, *stride, groups, rows, depth, *grid, width, several,
-        end.bias, end.add, end.relu, out, *out_stride, moments,
+        -(-blocks // several) * groups, x, panels, taps, table, *stride, groups, rows, depth, *grid, width,
+        min(width, stripe), several, end.bias, end.add, end.relu, out, *out_stride, moments,
     )  # fmt: skip
     return moments
 
@@ -143,19 +146,27 @@ def _pack_panels(task, w, rows, depth, taps, phases, turned, panels):
     """A panels [phase][group][row panel][k][ROWS] with k = (channel, tap), one row panel of a group."""
     row_panels = -(-rows // ROWS)
     group, first = task // row_panels, task % row_panels * ROWS
-    groups = w.shape[0]
+    here, all_taps = min(ROWS, rows - first), w.shape[3]
+    groups, flat, length = w.shape[0], w.reshape(-1), depth * w.shape[3]
     for phase in range(phases.shape[0]):
         _, _, tap_first, tap_last = phases[phase]
         count = tap_last - tap_first
         place = (tap_first * groups * row_panels + task * count) * depth * ROWS
+        if not turned:
+            start, target = (group * rows + first) * length, panels[place : place + length * ROWS]
+            pack(flat, start, length, 1, here, length, ROWS, target)
+            continue
+        if all_taps == 1:
+            target = panels[place : place + depth * ROWS]
+            pack(flat, group * depth * rows + first, 1, rows, here, depth, ROWS, target)
+            continue
         for k in range(depth):
+            start = ((group * depth + k) * rows + first) * all_taps
             for tap in taps[tap_first:tap_last, 2]:
-                for i in range(ROWS):
-                    row = first + i
-                    if row < rows:
-                        panels[place + i] = w[group, k, row, tap] if turned else w[group, row, k, tap]
-                    else:
-                        panels[place + i] = 0
+                for i in range(here):
+                    panels[place + i] = flat[start + i * all_taps + tap]
+                for i in range(here, ROWS):
+                    panels[place + i] = 0
                 place += ROWS
 
 
@@ -166,14 +177,15 @@ def find_views(x, taps, stride_h, stride_w, runs):
     step = taps.shape[0]
     views = np.empty((runs.shape[0] * step, 3), np.intp)
     for r in range(runs.shape[0]):
-        _, length, image, oh, ow = runs[r]
+        length, image, oh, ow = runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
         for t in range(step):
             ih, iw = oh * stride_h + taps[t, 0], ow * stride_w + taps[t, 1]
             first, last = inside(iw, stride_w, width, length)
             if ih < 0 or ih >= height:
                 first = last = 0
-            view = views[r * step + t]
-            view[0], view[1], view[2] = (image * channels * height + ih) * width + iw, first, last
+            view = r * step + t
+            views[view, 0] = (image * channels * height + ih) * width + iw
+            views[view, 1], views[view, 2] = first, last
     return views
 
 
@@ -196,7 +208,7 @@ def gather_taps(x, channel0, channels, step, stride_w, runs, views, panel, width
         for c in range(0, channels, few):
             many = min(few, channels - c)
             for t in range(step):
-                offset, first, last = views[r * step + t]
+                offset, first, last = views[r * step + t, 0], views[r * step + t, 1], views[r * step + t, 2]
                 source, place = offset + (channel0 + c) * plane, start + (c * step + t) * here
                 gather_run(pixels, source, plane, many, stride_w, first, last, count, cols, place, step * here)
 
@@ -207,7 +219,7 @@ def fetch_ahead(x, channel0, channels, taps, stride_h, stride_w, runs):
     in_all, height, width = x.shape[1:]
     pixels, last = x.reshape(-1), taps.shape[0] - 1
     for r in range(runs.shape[0]):
-        _, length, image, oh, ow = runs[r]
+        length, image, oh, ow = runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
         top, left = oh * stride_h + taps[0, 0], ow * stride_w + taps[0, 1]
         bottom, right = oh * stride_h + taps[last, 0], (ow + length - 1) * stride_w + taps[last, 1]
         if r and runs[r - 1, 2] == image and runs[r - 1, 3] < oh:  # rows that the run before has seen
@@ -219,8 +231,8 @@ def fetch_ahead(x, channel0, channels, taps, stride_h, stride_w, runs):
 
 @parallel
 def _correlate_blocks(
-    task, x, panels, taps, phases, stride_h, stride_w, groups, filters, channels, grid_h, grid_w, width, several, bias,
-    add, relu, out, out_stride_h, out_stride_w, moments,
+    task, x, panels, taps, phases, stride_h, stride_w, groups, filters, channels, grid_h, grid_w, width, stripe,
+    several, bias, add, relu, out, out_stride_h, out_stride_w, moments,
 ):  # fmt: skip
     """Several blocks of `width` output pixels of one group, for all its filters, phase by phase."""
     panel, unit = tile_columns(x), tile_lanes(x)
@@ -229,39 +241,56 @@ def _correlate_blocks(
     tasks = -(-blocks // several)
     group, first_block = task // tasks, task % tasks * several
     last_block = min(blocks, first_block + several)
-    tiles, cols = scratch(row_panels * ROWS * width, x), scratch(most_rows(channels, phases) * width, x)
+    rows_at_once = most_rows(channels, phases)
+    kept = row_panels * ROWS * width if sums_are_kept(channels, phases) else ROWS * stripe
+    tiles, cols = scratch(kept, x), scratch(rows_at_once * width, x)
     following = find_runs(first_block * width, min(width, places - first_block * width), grid_h, grid_w, panel)
     for block in range(first_block, last_block):
         runs, first = following, (block + 1) * width
         if block + 1 < last_block:
             following = find_runs(first, min(width, places - first), grid_h, grid_w, panel)
-        wide = -(-min(width, places - block * width) // unit) * unit
+        columns_here = min(width, places - block * width)
+        wide = -(-columns_here // unit) * unit
         for phase in range(phases.shape[0]):
             first_h, first_w, tap_first, tap_last = phases[phase]
             its = taps[tap_first:tap_last]
             step, views = its.shape[0], find_views(x, its, stride_h, stride_w, runs)
-            start = (tap_first * groups + group * step) * row_panels * channels * ROWS
-            if channels == 0:
-                tiles[:] = 0
-            some = channels_at_once(channels, step)
-            for c in range(0, channels, some):
-                here, ahead = min(some, channels - c), c + min(some, channels - c)
-                gather_taps(x, group * channels + c, here, step, stride_w, runs, views, panel, wide, cols)
-                if ahead < channels:
-                    here_next = min(some, channels - ahead)
-                    fetch_ahead(x, group * channels + ahead, here_next, its, stride_h, stride_w, runs)
-                elif block + 1 < last_block and phase + 1 == phases.shape[0]:
-                    fetch_ahead(x, group * channels, some, its, stride_h, stride_w, following)
-                for i in range(row_panels):
-                    a = start + (i * channels + c) * step * ROWS
-                    for j in range(0, wide, panel):
-                        vectors, place = min(panel, wide - j) // unit, (i * wide + j) * ROWS
-                        multiply_tile(here * step, panels, a, cols, j * here * step, tiles, place, vectors, c == 0)
-            patches = find_patches(runs, out, out_stride_h, out_stride_w, first_h, first_w, panel, wide)
-            finish_block(
-                tiles, wide, patches, group * filters, filters, bias, add, relu, out, out_stride_w,
-                moments[block * (moments.size > 0)],
+            patches = find_patches(
+                block * width, columns_here, grid_h, grid_w, out, out_stride_h, out_stride_w, first_h, first_w, stripe
             )  # fmt: skip
+            start = (tap_first * groups + group * step) * row_panels * channels * ROWS
+            some = channels_at_once(channels, step)
+            for c in range(0, max(1, channels), max(1, some)):
+                here, ahead = min(some, channels - c), c + some
+                gather_taps(x, group * channels + c, here, step, stride_w, runs, views, panel, wide, cols)
+                for i in range(row_panels):
+                    # While this is computed, a part of what will be needed next is loaded.
+                    low, high = i * some // row_panels, (i + 1) * some // row_panels
+                    if ahead < channels:
+                        low, high = ahead + low, min(ahead + high, channels)
+                        fetch_ahead(x, group * channels + low, high - low, its, stride_h, stride_w, runs)
+                    elif block + 1 < last_block and phase + 1 == phases.shape[0]:
+                        fetch_ahead(x, group * channels + low, high - low, its, stride_h, stride_w, following)
+                    filter0, rows = group * filters + i * ROWS, min(ROWS, filters - i * ROWS)
+                    a, patch = start + (i * channels + c) * step * ROWS, 0
+                    for j0 in range(0, wide, stripe):
+                        tile, long = (i * wide + j0) * ROWS if kept > ROWS * stripe else 0, min(stripe, wide - j0)
+                        patch_last = patch
+                        if ahead >= channels:
+                            while patch_last < patches.shape[0] and patches[patch_last, 0] < j0 + stripe:
+                                patch_last += 1
+                            if out_stride_w == 1:
+                                fetch_patches(patches, patch, patch_last, filter0, rows, out)
+                        for j in range(0, long, panel):
+                            vectors, b = min(panel, long - j) // unit, (j0 + j) * here * step
+                            multiply_rows(here * step, panels, a, cols, b, tiles, tile + j, long, vectors, c == 0)
+                        finish_rows(
+                            tiles, tile - j0, long, patches, patch, patch_last, filter0, rows, bias, add, relu, out,
+                            out_stride_w,
+                        )  # fmt: skip
+                        patch = patch_last
+                    if moments.size and ahead >= channels:
+                        gather_rows(out, patches, filter0, rows, moments[block])
 
 
 @jit
@@ -281,40 +310,73 @@ def most_rows(channels, phases):
 
 
 @jit
-def find_patches(runs, out, stride_h, stride_w, first_h, first_w, panel, wide):
-    """Where each run is in the tiles of filter 0, and how wide its panel; and where it goes, and how many pixels."""
+def sums_are_kept(channels, phases):
+    """Whether there is a phase whose channels are not summed at once."""
+    for phase in range(phases.shape[0]):
+        if channels_at_once(channels, phases[phase, 3] - phases[phase, 2]) < channels:
+            return True
+    return False
+
+
+@jit
+def find_patches(first, count, grid_h, grid_w, out, stride_h, stride_w, first_h, first_w, stripe):
+    """Where columns first .. first + count go: rows (first column, place in the plane of filter 0, columns).
+
+    None extends over more than one stripe.
+    """
     filters, height, width = out.shape[1:]
-    patches = np.empty((runs.shape[0], 4), np.intp)
+    if stride_h == 1 and stride_w == 1:  # pixels of an image go next to each other
+        runs = find_runs(first, count, 1, grid_h * grid_w, stripe)
+    else:
+        runs = find_runs(first, count, grid_h, grid_w, stripe)
+    patches = np.empty((runs.shape[0], 3), np.intp)
     for r in range(runs.shape[0]):
-        column, length, image, oh, ow = runs[r]
-        begin = column // panel * panel
+        length, image, oh, ow = runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
         row, left = oh * stride_h + first_h, ow * stride_w + first_w
-        patches[r, 0], patches[r, 1] = begin * ROWS + column - begin, min(panel, wide - begin)
-        patches[r, 2] = (image * filters * height + row) * width + left
+        patches[r, 0], patches[r, 1] = runs[r, 0], (image * filters * height + row) * width + left
+        patches[r, 2] = length
         # The last phases of an input gradient may have fewer pixels than the grid.
-        patches[r, 3] = min(length, max(0, -(-(width - left) // stride_w))) if row < height else 0
+        if stride_h > 1 or stride_w > 1:
+            patches[r, 2] = min(length, max(0, -(-(width - left) // stride_w))) if row < height else 0
     return patches
 
 
 @jit
-def finish_block(tiles, wide, patches, filter0, filters, bias, add, relu, out, stride_w, moments):
-    """Outputs of some filters from the tiles of a block of pixels."""
+def fetch_patches(patches, first, last, filter0, filters, out):
+    """Start loading the memory that outputs of some filters will go to, patches `first` to `last`."""
+    flat, plane = out.reshape(-1), out.shape[2] * out.shape[3]
+    for f in range(filter0, filter0 + filters):
+        for r in range(first, last):
+            prefetch_to_write(flat, patches[r, 1] + f * plane, patches[r, 2])
+
+
+@jit
+def finish_rows(tiles, start, step, patches, first, last, filter0, filters, bias, add, relu, out, stride_w):
+    """Outputs of some filters, patches `first` to `last`, from rows of sums: `step` apart, column 0 at `start`.
+
+    Bias, addend and ReLU only where pixels are not apart.
+    """
     flat, addend, adding, plane = out.reshape(-1), add.reshape(-1), add.size > 0, out.shape[2] * out.shape[3]
     for i in range(filters):
-        f, panel, row = filter0 + i, i // ROWS * wide * ROWS, i % ROWS
-        pivot = tiles[0]  # until there is an output: the first run may lie outside of the image
-        for r in range(patches.shape[0]):
-            offset, panel_width, place, length = patches[r]
-            source, place = panel + row * panel_width + offset, place + f * plane
+        f, row = filter0 + i, start + i * step
+        for r in range(first, last):
+            source, place, length = row + patches[r, 0], patches[r, 1] + f * plane, patches[r, 2]
             if stride_w == 1:
                 emit_rows(tiles, source, 0, 1, length, bias[f], relu, addend, adding, flat, place, 0)
             else:  # an input gradient: no epilogue
                 scatter_run(tiles, source, length, flat, place, stride_w)
-            if moments.size:
-                pivot = flat[place] if r == 0 else pivot
-                gather_moments(flat[place : place + length], pivot, moments[f])
-        if moments.size:
-            finish_moments(pivot, moments[f])
+
+
+@jit
+def gather_rows(out, patches, filter0, filters, moments):
+    """The moments of some filters' outputs, (F, 3), in the patches."""
+    flat, plane = out.reshape(-1), out.shape[2] * out.shape[3]
+    for f in range(filter0, filter0 + filters):
+        pivot = flat[patches[0, 1] + f * plane]
+        for r in range(patches.shape[0]):
+            place = patches[r, 1] + f * plane
+            gather_moments(flat[place : place + patches[r, 2]], pivot, moments[f])
+        finish_moments(pivot, moments[f])
 
 
 @parallel

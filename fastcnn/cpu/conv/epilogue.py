@@ -70,29 +70,33 @@ def _emit_rows(typingctx, source, start, step, rows, count, bias, relu, add, add
         source, add, out = pointers(context, builder, signature, args, 0, 7, 9)
         start, step, rows, count, bias, relu, adding, place, out_step = (args[i] for i in (1, 2, 3, 4, 5, 6, 8, 10, 11))
         bias, relu, zero = emit.spread(bias), emit.spread(relu), emit.splat(0)
-        add_or_source = builder.select(adding, add, source)
         whole = builder.sub(count, builder.srem(count, emit.index(emit.lanes)))
-        with cgutils.for_range(builder, rows) as row:
-            first = builder.add(start, builder.mul(row.index, step))
-            target = builder.add(place, builder.mul(row.index, out_step))
 
-            def finish(c, value, extra):
-                value = builder.fadd(builder.fadd(value, bias), extra)
-                negative = builder.and_(builder.fcmp_ordered("<", value, zero), relu)  # a NaN stays one
-                return builder.select(negative, zero, value), builder.add(target, c)
+        def finish(value, extra):
+            value = builder.fadd(value, bias)
+            value = value if extra is None else builder.fadd(value, extra)
+            negative = builder.and_(builder.fcmp_ordered("<", value, zero), relu)  # a NaN stays one
+            return builder.select(negative, zero, value)
 
-            def addend(c, mask):
-                # Even where nothing is added the address is a valid one: masked loads from others are very slow.
-                place = builder.select(adding, builder.add(target, c), builder.add(first, c))
-                return emit.masked_load(add_or_source, place, builder.select(adding, mask, emit.no_lanes()))
+        def emit_all(adding):
+            with cgutils.for_range(builder, rows) as row:
+                first = builder.add(start, builder.mul(row.index, step))
+                target = builder.add(place, builder.mul(row.index, out_step))
+                with cgutils.for_range_slice(builder, emit.index(0), whole, emit.index(emit.lanes), inc=True) as (c, _):
+                    there = builder.add(target, c)
+                    extra = emit.load(add, there) if adding else None
+                    emit.store(finish(emit.load(source, builder.add(first, c)), extra), out, there)
+                with cgutils.for_range_slice(builder, whole, count, emit.index(emit.lanes), inc=True) as (c, _):
+                    mask, there = emit.first_lanes(builder.sub(count, c)), builder.add(target, c)
+                    extra = emit.masked_load(add, there, mask) if adding else None
+                    value = emit.masked_load(source, builder.add(first, c), mask)
+                    emit.masked_store(finish(value, extra), out, there, mask)
 
-            with cgutils.for_range_slice(builder, emit.index(0), whole, emit.index(emit.lanes), inc=True) as (c, _):
-                value, there = finish(c, emit.load(source, builder.add(first, c)), addend(c, emit.all_lanes()))
-                emit.store(value, out, there)
-            with cgutils.for_range_slice(builder, whole, count, emit.index(emit.lanes), inc=True) as (c, _):
-                mask = emit.first_lanes(builder.sub(count, c))
-                value, there = finish(c, emit.masked_load(source, builder.add(first, c), mask), addend(c, mask))
-                emit.masked_store(value, out, there, mask)
+        with builder.if_else(adding) as (with_addend, without):
+            with with_addend:
+                emit_all(True)
+            with without:
+                emit_all(False)
         return context.get_dummy_value()
 
     if not vector_arrays(source, add, out) or not source.dtype == add.dtype == out.dtype:
