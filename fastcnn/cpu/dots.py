@@ -15,16 +15,16 @@ A_ROWS, B_ROWS = (4, 6) if VECTOR_BYTES == 64 else (3, 4)
 
 
 @intrinsic
-def _dot_tile(typingctx, count, a, a_start, a_step, b, b_start, b_step, c, c_start, c_step):
-    """c[c_start + i c_step + j] += sum_q a[a_start + i a_step + q] b[b_start + j b_step + q], i < A_ROWS, j < B_ROWS.
+def _dot_tile(typingctx, count, a, a_start, a_step, b, b_start, b_step, c, c_start):
+    """c[c_start + i B_ROWS + j] += sum_q a[a_start + i a_step + q] b[b_start + j b_step + q], i < A_ROWS, j < B_ROWS.
 
-    q goes over `count` whole vectors.
+    q goes over `count` whole vectors. The tile in c is filled up to whole vectors, with any numbers.
     """
 
     def codegen(context, builder, signature, args):
         emit = Vectors(context, builder, signature.args[1].dtype)
         a, b, c = pointers(context, builder, signature, args, 1, 4, 7)
-        count, a_start, a_step, b_start, b_step, c_start, c_step = (args[i] for i in (0, 2, 3, 5, 6, 8, 9))
+        count, a_start, a_step, b_start, b_step, c_start = (args[i] for i in (0, 2, 3, 5, 6, 8))
         zero = emit.splat(0)
 
         def rows(start, step, number):
@@ -56,28 +56,21 @@ def _dot_tile(typingctx, count, a, a_start, a_step, b, b_start, b_step, c, c_sta
 
         builder.position_at_end(done)
         for k, total in enumerate(emit.totals(sums)):
-            place = builder.gep(
-                c,
-                [
-                    builder.add(
-                        c_start, builder.add(builder.mul(c_step, emit.index(k // B_ROWS)), emit.index(k % B_ROWS))
-                    )
-                ],
-            )
-            builder.store(builder.fadd(builder.load(place), total), place)
+            place = builder.add(c_start, emit.index(k * emit.lanes))
+            emit.store(builder.fadd(emit.load(c, place), total), c, place)
         return context.get_dummy_value()
 
     if not vector_arrays(a, b, c) or not a.dtype == b.dtype == c.dtype:
         return None
     index = types.intp
-    return types.void(index, a, index, index, b, index, index, c, index, index), codegen
+    return types.void(index, a, index, index, b, index, index, c, index), codegen
 
 
-def _dot_tile_python(count, a, a_start, a_step, b, b_start, b_step, c, c_start, c_step):
+def _dot_tile_python(count, a, a_start, a_step, b, b_start, b_step, c, c_start):
     size = count * lanes(a.dtype)
     for i in range(A_ROWS):
         for j in range(B_ROWS):
-            c[c_start + i * c_step + j] += a[a_start + i * a_step :][:size] @ b[b_start + j * b_step :][:size]
+            c[c_start + i * B_ROWS + j] += a[a_start + i * a_step :][:size] @ b[b_start + j * b_step :][:size]
 
 
 dot_tile = either(_dot_tile, _dot_tile_python)

@@ -98,8 +98,11 @@ class Vectors:
         return self.builder.call(function, arguments)
 
     def totals(self, vectors):
-        """The sum over the lanes of each vector, as scalars: halves of two vectors are added at a time."""
-        count, width = len(vectors), 1
+        """The sums over the lanes of each vector, lane by lane: halves of two vectors are added at a time.
+
+        As many vectors as `lanes` fits into their number, the last one filled up with any numbers.
+        """
+        width = 1
         while width < self.lanes:
             if len(vectors) % 2:
                 vectors = [*vectors, vectors[-1]]
@@ -111,11 +114,7 @@ class Vectors:
             ]
             width *= 2
         # Lane l of vector v now holds the total of the vector whose number has the bits of l below those of v.
-        scalars = []
-        for k in range(count):
-            lane = ir.Constant(ir.IntType(32), k % self.lanes)
-            scalars.append(self.builder.extract_element(vectors[k // self.lanes], lane))
-        return scalars
+        return vectors
 
     def transpose(self, parts, width):
         """From `lanes` vectors of `width` elements to `width` vectors, element j of every lane in vector j."""

@@ -63,12 +63,13 @@ def backward_filter(dout, x, stride, pad, dilation, groups, dw):
     # Channels whose lines fill half of a core's cache; and enough tasks where there are few pieces.
     some, filters = max(1, min(channels, 2**17 // (LINE * max(1, len(taps))))), len(dw) // groups
     tasks = pieces * groups * -(-channels // some)
-    block = -(-filters // max(1, min(-(-16 // max(1, tasks)), filters // AT_ONCE)))
+    block = -(-filters // max(1, min(-(-16 // max(1, tasks)), filters // (2 * AT_ONCE))))
     block = -(-block // A_ROWS) * A_ROWS
-    parts = np.empty((pieces, *dw.shape), dw.dtype)
+    parts = np.empty((pieces, *dw.shape), dw.dtype) if pieces > 1 else dw[np.newaxis]
     tasks *= -(-filters // max(1, block))
-    _backward_filter(tasks, dout, x, taps, *stride, groups, some, block, parts)
-    np.add.reduce(parts, axis=0, out=dw)  # in their order
+    _backward_filter(tasks, _in_one_row(dout), *dout.shape[2:], x, taps, *stride, groups, some, block, parts)
+    if pieces > 1:
+        np.add.reduce(parts, axis=0, out=dw)  # in their order
 
 
 @parallel
@@ -122,8 +123,8 @@ def _correlate(x, w, stride, groups, turned, phases, out_stride, end, out):
         first += len(its)
     if panels.size:
         flat = w.reshape(groups, -1, w.shape[1], w.shape[2] * w.shape[3])
-        pack = _pack_panels if panels.size > ALONE else _pack_panels.alone
-        pack(groups * -(-rows // ROWS), flat, rows, depth, taps, table, turned, panels)
+        kernel = _pack_panels if panels.size > ALONE else _pack_panels.alone
+        kernel(groups * -(-rows // ROWS), flat, rows, depth, taps, table, turned, panels)
     grid = [-(-size // step) for size, step in zip(out.shape[2:], out_stride)]
     places = out.shape[0] * grid[0] * grid[1]
     # Wide enough to use packed weights well and to write long rows, narrow enough for cache and for some sixteen tasks.
@@ -380,39 +381,58 @@ def gather_rows(out, patches, filter0, filters, moments):
 
 
 @parallel
-def _backward_filter(task, dout, x, taps, stride_h, stride_w, groups, some, block, parts):
-    """A piece of the sum over pixels, for some filters and some channels of one group."""
+def _backward_filter(task, dout, out_h, out_w, x, taps, stride_h, stride_w, groups, some, block, parts):
+    """A piece of the sum over pixels, for some filters and some channels of one group; the rows of dout are joined."""
     pieces, filters, channels, kernel_h, kernel_w = parts.shape
     filters //= groups
     step, across, down = taps.shape[0], -(-channels // some), -(-filters // block)
     piece, rest = task // (groups * across * down), task % (groups * across * down)
     group, c, f0 = rest // (across * down), rest // down % across * some, rest % down * block
     some, block = min(some, channels - c), min(block, filters - f0)
-    f0 += group * filters
+    channel0, filter0 = group * channels + c, group * filters + f0
     unit, deep = tile_lanes(x), -(-some * step // B_ROWS) * B_ROWS
     high = -(-block // A_ROWS) * A_ROWS
-    sums = np.zeros(high * deep, x.dtype)
+    size = -(-A_ROWS * B_ROWS // unit) * unit
+    tiles = high // A_ROWS * (deep // B_ROWS)
+    sums = np.zeros(tiles * size, x.dtype)
     a, b = scratch(min(high, AT_ONCE) * (LINE + unit), x), scratch(deep * (LINE + unit), x)
-    places = dout.shape[0] * dout.shape[2] * dout.shape[3]
+    places = dout.shape[0] * out_h * out_w
     lines = -(-places // LINE)
     dots = np.zeros((1, 3), np.intp)
-    for line in range(piece * lines // pieces, (piece + 1) * lines // pieces):
-        count = min(LINE, places - line * LINE)
-        runs = find_runs(line * LINE, count, dout.shape[2], dout.shape[3], LINE)
+    first_line, last_line = piece * lines // pieces, (piece + 1) * lines // pieces
+    following_x = find_runs(first_line * LINE, min(LINE, places - first_line * LINE), out_h, out_w, LINE)
+    following = find_runs(first_line * LINE, min(LINE, places - first_line * LINE), 1, out_h * out_w, LINE)
+    for line in range(first_line, last_line):
+        runs_x, runs, count = following_x, following, min(LINE, places - line * LINE)
+        ahead = (line + 1) * LINE
+        if line + 1 < last_line:
+            following_x = find_runs(ahead, min(LINE, places - ahead), out_h, out_w, LINE)
+            following = find_runs(ahead, min(LINE, places - ahead), 1, out_h * out_w, LINE)
         vectors = -(-count // unit)
         length = (vectors + 1) * unit  # one more than needed: lines of 4 KB would all share the same sets of the cache
-        views = find_views(x, taps, stride_h, stride_w, runs)
-        gather_taps(x, group * channels + c, some, step, stride_w, runs, views, LINE + unit, length, b)
+        views = find_views(x, taps, stride_h, stride_w, runs_x)
+        gather_taps(x, channel0, some, step, stride_w, runs_x, views, LINE + unit, length, b)
         views = find_views(dout, dots, 1, 1, runs)
+        tile, fetched = 0, 0
         for first in range(0, block, AT_ONCE):
             here = min(AT_ONCE, block - first)
-            gather_taps(dout, f0 + first, here, 1, 1, runs, views, LINE + unit, length, a)
+            gather_taps(dout, filter0 + first, here, 1, 1, runs, views, LINE + unit, length, a)
             for k in range(0, deep, B_ROWS):
                 for f in range(0, here, A_ROWS):
-                    place = (first + f) * deep + k
-                    dot_tile(vectors, a, f * length, length, b, k * length, length, sums, place, deep)
-    flat = parts.reshape(pieces, parts.shape[1], channels, kernel_h * kernel_w)
-    for f in range(block):
-        for i in range(some):
-            for t in range(step):
-                flat[piece, f0 + f, c + i, taps[t, 2]] = sums[f * deep + i * step + t]
+                    dot_tile(vectors, a, f * length, length, b, k * length, length, sums, tile * size)
+                    tile += 1
+                    while line + 1 < last_line and fetched < tile * (some + block) // tiles:
+                        if fetched < some:
+                            fetch_ahead(x, channel0 + fetched, 1, taps, stride_h, stride_w, following_x)
+                        else:
+                            fetch_ahead(dout, filter0 + fetched - some, 1, dots, 1, 1, following)
+                        fetched += 1
+    flat, tile, all_taps = parts.reshape(pieces, parts.shape[1], -1), 0, kernel_h * kernel_w
+    for first in range(0, block, AT_ONCE):
+        here = min(AT_ONCE, block - first)
+        for k in range(0, deep, B_ROWS):
+            for f in range(first, first + here, A_ROWS):
+                for i in range(min(A_ROWS, block - f)):
+                    for j in range(min(B_ROWS, some * step - k)):
+                        flat[piece, filter0 + f + i, c * all_taps + k + j] = sums[tile * size + i * B_ROWS + j]
+                tile += 1
