@@ -78,6 +78,21 @@ def _transpose_block(typingctx, source, s, source_step, target, t, target_step):
     return types.void(source, types.intp, types.intp, target, types.intp, types.intp), codegen
 
 
+def _flat(array):
+    return isinstance(array, types.Array) and array.layout == "C"
+
+
+def _copy_run_python(target, t, source, s, count):
+    target.reshape(-1)[t : t + count] = source.reshape(-1)[s : s + count]
+
+
+def _transpose_block_python(source, s, source_step, target, t, target_step):
+    source, target = source.reshape(-1), target.reshape(-1)
+    for i in range(BLOCK):
+        column = target[t + i : t + i + (BLOCK - 1) * target_step + 1 : target_step]
+        column[:] = source[s + i * source_step :][:BLOCK]
+
+
 def _make_prefetch(writing):
     """An intrinsic that starts to load source[s : s + count] into cache, `writing` or not.
 
@@ -104,30 +119,13 @@ def _make_prefetch(writing):
             return None
         return types.void(source, types.intp, types.intp), codegen
 
-    return prefetch
+    def prefetch_python(source, s, count):
+        pass
 
-
-def _flat(array):
-    return isinstance(array, types.Array) and array.layout == "C"
-
-
-def _copy_run_python(target, t, source, s, count):
-    target.reshape(-1)[t : t + count] = source.reshape(-1)[s : s + count]
-
-
-def _transpose_block_python(source, s, source_step, target, t, target_step):
-    source, target = source.reshape(-1), target.reshape(-1)
-    for i in range(BLOCK):
-        column = target[t + i : t + i + (BLOCK - 1) * target_step + 1 : target_step]
-        column[:] = source[s + i * source_step :][:BLOCK]
-
-
-def _prefetch_python(source, s, count):
-    pass
+    return prefetch_python if config.DISABLE_JIT else prefetch
 
 
 # With JIT disabled kernels call the stand-ins.
-prefetch = _prefetch_python if config.DISABLE_JIT else _make_prefetch(writing=False)
-prefetch_to_write = _prefetch_python if config.DISABLE_JIT else _make_prefetch(writing=True)
+prefetch, prefetch_to_write = _make_prefetch(writing=False), _make_prefetch(writing=True)
 copy_run = _copy_run_python if config.DISABLE_JIT else _copy_run
 transpose_block = _transpose_block_python if config.DISABLE_JIT else _transpose_block
