@@ -80,6 +80,14 @@ def python_gather(x, start, x_step, channels, stride, first, last, count, out, p
 def python_scatter(source, start, count, out, place, stride):
     out[place : place + count * stride : stride] = source[start : start + count]
 
+def python_spread(source, start, count, out, place, stride, width):
+    out[place : place + width] = 0
+    python_scatter(source, start, count, out, place, stride)
+
+@numba.njit
+def spread(source, start, count, out, place, stride, width):
+    pixels.spread_run(source, start, count, out, place, stride, width)
+
 @numba.njit
 def gather(x, start, x_step, channels, stride, first, last, count, out, place, out_step):
     pixels.gather_run(x, start, x_step, channels, stride, first, last, count, out, place, out_step)
@@ -103,6 +111,13 @@ for dtype in DTYPES:
                     )
                 source, out = numbers(count + 1, dtype), numbers(3 + (count - 1) * stride + 1, dtype)
                 check(scatter, python_scatter, lambda s, o: (s, 1, count, o, 3, stride), out, (source,), side)
+                for more in sorted({0, 1, stride - 1, width + 3, 4 * width}):
+                    for some in (0, count):
+                        wide = max(0, (some - 1) * stride + 1) + more
+                        check(
+                            spread, python_spread, lambda s, o: (s, 1, some, o, 3, stride, wide),
+                            np.full(3 + wide, np.nan, dtype), (source[: some + 1],), side,
+                        )
 
 # The stand-ins of the strides that have vector code, too.
 pixels.either = lambda intrinsic, python: python
@@ -116,6 +131,9 @@ for stride in (1, 2):
 out = np.zeros(20)
 pixels._scatter_2_python(np.arange(9.0), 1, 7, out, 3)
 assert (out[3:17:2] == np.arange(1, 8)).all() and out[4:17:2].sum() == 0
+out = np.full(20, np.nan)
+pixels._spread_2_python(np.arange(9.0), 1, 7, out, 3, 15)
+assert (out[3:17:2] == np.arange(1, 8)).all() and (out[4:18:2] == 0).all() and np.isnan(out[[0, 1, 2, 18, 19]]).all()
 """
 
 EPILOGUE = """

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastcnn.cpu.conv.columns import inside
 from fastcnn.cpu.conv.epilogue import Epilogue, emit_rows, finish_moments, gather_moments
-from fastcnn.cpu.conv.pixels import find_runs, gather_run, scatter_run
+from fastcnn.cpu.conv.pixels import find_runs, gather_run, scatter_run, spread_run
 from fastcnn.cpu.dots import A_ROWS, B_ROWS, dot_tile
 from fastcnn.cpu.gemm import DEPTH, pack
 from fastcnn.cpu.jit import jit, parallel
@@ -34,7 +34,7 @@ def forward(x, w, stride, pad, dilation, groups, end, out):
     if _is_product(w.shape, stride, pad):
         x, out = _in_one_row(x), _in_one_row(out)
     phases = [(0, 0, _taps(w.shape, stride, pad, dilation))]
-    return _correlate(x, w, stride, groups, False, phases, (1, 1), end, out)
+    return _correlate(x, w, stride, groups, False, phases, (1, 1), False, end, out)
 
 
 def backward_input(dout, w, stride, pad, dilation, groups, dx):
@@ -47,10 +47,11 @@ def backward_input(dout, w, stride, pad, dilation, groups, dx):
         for phase_h in range(min(stride[0], dx.shape[2]))
         for phase_w in range(min(stride[1], dx.shape[3]))
     ]
-    if not all(len(taps) for _, _, taps in phases):  # pixels that no window sees
+    seen = [phase for phase in phases if len(phase[2])]
+    only = len(phases) > 1 and [phase[:2] for phase in seen] == [(0, 0)]
+    if len(seen) < len(phases) and not only:
         _clear(len(dx), dx)
-        phases = [phase for phase in phases if len(phase[2])]
-    _correlate(dout, w, (1, 1), groups, True, phases, stride, end, dx)
+    _correlate(dout, w, (1, 1), groups, True, seen, stride, only, end, dx)
 
 
 def backward_filter(dout, x, stride, pad, dilation, groups, dw):
@@ -109,10 +110,11 @@ def _product(axes, w_shape):
     return np.array(taps, np.intp).reshape(-1, 3)
 
 
-def _correlate(x, w, stride, groups, turned, phases, out_stride, end, out):
+def _correlate(x, w, stride, groups, turned, phases, out_stride, only, end, out):
     """out[:, :, a::s, b::s] = the correlation of x with the taps of a phase, for all `phases` (a, b, taps).
 
-    s is `out_stride`; with `turned`, the filters are w's second axis.
+    s is `out_stride`; with `turned`, the filters are w's second axis; with `only`, there is but phase 0, 0, and other
+    pixels become zeros.
     """
     rows, depth = (w.shape[1], len(w) // groups) if turned else (len(w) // groups, w.shape[1])
     taps = np.concatenate([taps for _, _, taps in phases]) if phases else np.empty((0, 3), np.intp)
@@ -137,7 +139,7 @@ def _correlate(x, w, stride, groups, turned, phases, out_stride, end, out):
     moments = end.buffer(blocks, len(end.bias))
     _correlate_blocks(
         -(-blocks // several) * groups, x, panels, taps, table, *stride, groups, rows, depth, *grid, width,
-        min(width, stripe), several, end.bias, end.add, end.relu, out, *out_stride, moments,
+        min(width, stripe), several, end.bias, end.add, end.relu, out, *out_stride, only, moments,
     )  # fmt: skip
     return moments
 
@@ -233,7 +235,7 @@ def fetch_ahead(x, channel0, channels, taps, stride_h, stride_w, runs):
 @parallel
 def _correlate_blocks(
     task, x, panels, taps, phases, stride_h, stride_w, groups, filters, channels, grid_h, grid_w, width, stripe,
-    several, bias, add, relu, out, out_stride_h, out_stride_w, moments,
+    several, bias, add, relu, out, out_stride_h, out_stride_w, only, moments,
 ):  # fmt: skip
     """Several blocks of `width` output pixels of one group, for all its filters, phase by phase."""
     panel, unit = tile_columns(x), tile_lanes(x)
@@ -257,7 +259,8 @@ def _correlate_blocks(
             its = taps[tap_first:tap_last]
             step, views = its.shape[0], find_views(x, its, stride_h, stride_w, runs)
             patches = find_patches(
-                block * width, columns_here, grid_h, grid_w, out, out_stride_h, out_stride_w, first_h, first_w, stripe
+                block * width, columns_here, grid_h, grid_w, out, out_stride_h, out_stride_w, first_h, first_w, stripe,
+                only,
             )  # fmt: skip
             start = (tap_first * groups + group * step) * row_panels * channels * ROWS
             some = channels_at_once(channels, step)
@@ -280,14 +283,13 @@ def _correlate_blocks(
                         if ahead >= channels:
                             while patch_last < patches.shape[0] and patches[patch_last, 0] < j0 + stripe:
                                 patch_last += 1
-                            if out_stride_w == 1:
-                                fetch_patches(patches, patch, patch_last, filter0, rows, out)
+                            fetch_patches(patches, patch, patch_last, filter0, rows, out)
                         for j in range(0, long, panel):
                             vectors, b = min(panel, long - j) // unit, (j0 + j) * here * step
                             multiply_rows(here * step, panels, a, cols, b, tiles, tile + j, long, vectors, c == 0)
                         finish_rows(
                             tiles, tile - j0, long, patches, patch, patch_last, filter0, rows, bias, add, relu, out,
-                            out_stride_w,
+                            out_stride_w, only,
                         )  # fmt: skip
                         patch = patch_last
                     if moments.size and ahead >= channels:
@@ -320,39 +322,47 @@ def sums_are_kept(channels, phases):
 
 
 @jit
-def find_patches(first, count, grid_h, grid_w, out, stride_h, stride_w, first_h, first_w, stripe):
-    """Where columns first .. first + count go: rows (first column, place in the plane of filter 0, columns).
+def find_patches(first, count, grid_h, grid_w, out, stride_h, stride_w, first_h, first_w, stripe, only):
+    """Where columns first .. first + count go.
 
-    None extends over more than one stripe.
+    Rows (first column, place in the plane of filter 0, columns, pixels that are written in a row, rows of pixels). None
+    extends over more than one stripe.
     """
     filters, height, width = out.shape[1:]
     if stride_h == 1 and stride_w == 1:  # pixels of an image go next to each other
         runs = find_runs(first, count, 1, grid_h * grid_w, stripe)
     else:
         runs = find_runs(first, count, grid_h, grid_w, stripe)
-    patches = np.empty((runs.shape[0], 3), np.intp)
+    patches = np.empty((runs.shape[0], 5), np.intp)
     for r in range(runs.shape[0]):
         length, image, oh, ow = runs[r, 1], runs[r, 2], runs[r, 3], runs[r, 4]
         row, left = oh * stride_h + first_h, ow * stride_w + first_w
         patches[r, 0], patches[r, 1] = runs[r, 0], (image * filters * height + row) * width + left
-        patches[r, 2] = length
-        # The last phases of an input gradient may have fewer pixels than the grid.
+        patches[r, 2] = patches[r, 3] = length
+        patches[r, 4] = 1
         if stride_h > 1 or stride_w > 1:
-            patches[r, 2] = min(length, max(0, -(-(width - left) // stride_w))) if row < height else 0
+            # The last phases of an input gradient may have fewer pixels than the grid.
+            here = min(length, max(0, -(-(width - left) // stride_w))) if row < height else 0
+            patches[r, 2], patches[r, 3] = here, max(0, (here - 1) * stride_w + 1)
+        if only:
+            rows = min(stride_h, height - row)
+            whole = length == grid_w
+            patches[r, 3] = rows * width if whole else min(length * stride_w, width - left)
+            patches[r, 4] = 1 if whole else rows
     return patches
 
 
-@jit
+@jit(inline=True)
 def fetch_patches(patches, first, last, filter0, filters, out):
     """Start loading the memory that outputs of some filters will go to, patches `first` to `last`."""
     flat, plane = out.reshape(-1), out.shape[2] * out.shape[3]
     for f in range(filter0, filter0 + filters):
         for r in range(first, last):
-            prefetch_to_write(flat, patches[r, 1] + f * plane, patches[r, 2])
+            prefetch_to_write(flat, patches[r, 1] + f * plane, patches[r, 3])
 
 
-@jit
-def finish_rows(tiles, start, step, patches, first, last, filter0, filters, bias, add, relu, out, stride_w):
+@jit(inline=True)
+def finish_rows(tiles, start, step, patches, first, last, filter0, filters, bias, add, relu, out, stride_w, only):
     """Outputs of some filters, patches `first` to `last`, from rows of sums: `step` apart, column 0 at `start`.
 
     Bias, addend and ReLU only where pixels are not apart.
@@ -362,7 +372,11 @@ def finish_rows(tiles, start, step, patches, first, last, filter0, filters, bias
         f, row = filter0 + i, start + i * step
         for r in range(first, last):
             source, place, length = row + patches[r, 0], patches[r, 1] + f * plane, patches[r, 2]
-            if stride_w == 1:
+            if only:
+                for below in range(patches[r, 4]):
+                    here = length if below == 0 else 0
+                    spread_run(tiles, source, here, flat, place + below * out.shape[3], stride_w, patches[r, 3])
+            elif stride_w == 1:
                 emit_rows(tiles, source, 0, 1, length, bias[f], relu, addend, adding, flat, place, 0)
             else:  # an input gradient: no epilogue
                 scatter_run(tiles, source, length, flat, place, stride_w)

@@ -1,7 +1,7 @@
 """Moving pixels between images and panels: runs of an output row, for many channels at once.
 
 A *run* is a stretch of output columns in one row. `gather_run` collects what lies under one tap of a filter for the
-columns of a run, `scatter_run` puts results at equal distances.
+columns of a run, `scatter_run` puts results at equal distances, `spread_run` fills what is between with zeros.
 """
 
 import numpy as np
@@ -162,7 +162,7 @@ def _scatter_2_python(source, start, count, out, place):
 scatter_2 = either(_scatter_2, _scatter_2_python)
 
 
-@jit
+@jit(inline=True)
 def scatter_run(source, start, count, out, place, stride):
     """``out[place + i stride] = source[start + i]`` for i < count."""
     if stride == 2:
@@ -170,3 +170,61 @@ def scatter_run(source, start, count, out, place, stride):
     else:
         for i in range(count):
             out[place + i * stride] = source[start + i]
+
+
+@intrinsic
+def _spread_2(typingctx, source, start, count, out, place, width):
+    """``out[place + 2 i] = source[start + i]`` for i < count; zeros elsewhere in out[place : place + width]."""
+
+    def codegen(context, builder, signature, args):
+        emit = Vectors(context, builder, signature.args[0].dtype)
+        source, target = pointers(context, builder, signature, args, 0, 3)
+        start, count, place, width = args[1], args[2], args[4], args[5]
+        zero, pair = emit.splat(0), emit.index(2 * emit.lanes)
+
+        def halves(value, j):
+            for half in range(2):
+                first = half * emit.lanes // 2
+                order = [first + i // 2 if i % 2 == 0 else emit.lanes for i in range(emit.lanes)]
+                there = builder.add(j, emit.index(half * emit.lanes))
+                yield emit.shuffle(value, zero, order), there
+
+        # Pairs of vectors that are all there: both in the output and in the source.
+        least = builder.mul(count, emit.index(2))
+        least = builder.select(builder.icmp_signed("<", width, least), width, least)
+        whole = builder.sub(least, builder.srem(least, pair))
+        with cgutils.for_range_slice(builder, emit.index(0), whole, pair, inc=True) as (j, _):
+            value = emit.load(source, builder.add(start, builder.sdiv(j, emit.index(2))))
+            for spread, there in halves(value, j):
+                emit.store(spread, target, builder.add(place, there))
+        with cgutils.for_range_slice(builder, whole, width, pair, inc=True) as (j, _):
+            i = builder.sdiv(j, emit.index(2))
+            value = emit.masked_load(source, builder.add(start, i), emit.first_lanes(builder.sub(count, i)))
+            for spread, there in halves(value, j):
+                mask = emit.first_lanes(builder.sub(width, there))
+                emit.masked_store(spread, target, builder.add(place, there), mask)
+        return context.get_dummy_value()
+
+    if not vector_arrays(source, out) or source.dtype != out.dtype:
+        return None
+    index = types.intp
+    return types.void(source, index, index, out, index, index), codegen
+
+
+def _spread_2_python(source, start, count, out, place, width):
+    out[place : place + width] = 0
+    out[place : place + 2 * count : 2] = source[start : start + count]
+
+
+spread_2 = either(_spread_2, _spread_2_python)
+
+
+@jit(inline=True)
+def spread_run(source, start, count, out, place, stride, width):
+    """`scatter_run`, and zeros elsewhere in out[place : place + width]."""
+    if stride == 2:
+        spread_2(source, start, count, out, place, width)
+    else:
+        for i in range(width):
+            out[place + i] = 0
+        scatter_run(source, start, count, out, place, stride)
