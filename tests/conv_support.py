@@ -52,8 +52,11 @@ def check_passes(algo, x_shape, w_shape, stride=(1, 1), pad=(0, 0), dilation=(1,
     places = (0, 2, 3)
     if out.size:
         got = out.astype(np.float64)
-        np.testing.assert_allclose(mean, got.mean(places), rtol=0, atol=1e3 * np.finfo(dtype).eps * abs(got).max())
-        np.testing.assert_allclose(var, got.var(places), rtol=1e3 * np.finfo(dtype).eps)
+        eps, largest = np.finfo(dtype).eps, abs(got).max()
+        np.testing.assert_allclose(mean, got.mean(places), rtol=0, atol=1e3 * eps * largest)
+        # Where only padding is seen all outputs are the bias, which NumPy's mean of them may miss by some roundings.
+        roundings = 8 * np.finfo(float).eps * largest
+        np.testing.assert_allclose(var, got.var(places), rtol=1e3 * eps, atol=roundings**2)
 
     dx = conv.conv_backward_input(dout, w, x_shape, *geometry, algo=algo, out=poisoned(x_shape))
     exact, squares = (

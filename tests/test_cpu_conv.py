@@ -99,6 +99,12 @@ def test_sizes_around_blocks(algo, kernel, channels, filters, places, one):
     check_passes(algo, x_shape, (filters, channels, *kernel), stride=(1, stride))
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
+@pytest.mark.parametrize("w_shape", [(3, 0, 3, 3), (3, 0, 1, 1), (0, 4, 3, 3), (0, 4, 1, 1)])
+def test_direct_without_channels_or_filters(w_shape, stride):
+    check_passes("direct", (2, w_shape[1], 7, 6), w_shape, stride)
+
+
 @given(
     channels=st.integers(1, 5),
     several=st.integers(1, 3),

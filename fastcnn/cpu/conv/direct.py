@@ -200,7 +200,7 @@ def gather_taps(x, channel0, channels, step, stride_w, runs, views, panel, width
     taps.
     """
     pixels, plane = x.reshape(-1), x.shape[2] * x.shape[3]
-    few = channels if step == 1 else min(channels, 4)  # of whose rows all taps are taken while these are in L1
+    few = max(1, channels if step == 1 else min(channels, 4))  # of whose rows all taps are taken while these are in L1
     for r in range(runs.shape[0]):
         column, count = runs[r, 0], runs[r, 1]
         begin = column // panel * panel
