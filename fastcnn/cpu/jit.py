@@ -20,6 +20,7 @@ from fastcnn.cpu.cache import KernelCache
 
 # `nnan` and `ninf` are left out on purpose: a NaN that comes in must come out.
 FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp", "afn"})
+TURNS = 32  # in which each thread takes tasks, at most, if none is held up
 _FLAGS = dict(nogil=True, error_model="numpy", fastmath=set(FASTMATH))
 
 
@@ -83,8 +84,9 @@ def _run_tasks(typingctx, parallel_for, threads, count, task, args):
     """Call task(i, *args) for all i < count on `threads` threads; returns whether a task failed.
 
     `parallel_for` is the address of the threading layer's function of that name, which calls the function made here
-    once per thread. Each call takes tasks, the next one at a time from a shared counter, until none is left: a thread
-    that is held up by something else on the machine delays nobody.
+    once per thread. Each call takes tasks from a shared counter until none is left: a thread that is held up by
+    something else on the machine delays nobody. Where there are many tasks it takes several neighbours at a time, so
+    that each thread walks through memory of its own for a while.
     """
     argument_types = (types.intp, *args.types)
     task.dispatcher.get_call_template(argument_types, {})  # compiles it
@@ -94,8 +96,8 @@ def _run_tasks(typingctx, parallel_for, threads, count, task, args):
         context.add_linking_libs([overload.library])
         size, byte = values[2].type, ir.IntType(8)
         pointer = byte.as_pointer()
-        shared_type = ir.LiteralStructType([size, size, size, values[4].type])  # count, next, failed, args
-        field = [ir.Constant(ir.IntType(32), i) for i in range(4)]
+        shared_type = ir.LiteralStructType([size] * 4 + [values[4].type])  # count, next, failed, at once, args
+        field = [ir.Constant(ir.IntType(32), i) for i in range(5)]
         one, zero = ir.Constant(size, 1), ir.Constant(size, 0)
 
         def at(builder, shared, i):
@@ -108,27 +110,31 @@ def _run_tasks(typingctx, parallel_for, threads, count, task, args):
         loop.linkage = "internal"
         inner = ir.IRBuilder(loop.append_basic_block("entry"))
         shared = inner.bitcast(loop.args[3], shared_type.as_pointer())
-        last = inner.load(at(inner, shared, 0))
-        task_args = cgutils.unpack_tuple(inner, inner.load(at(inner, shared, 3)), len(args.types))
+        last, some = inner.load(at(inner, shared, 0)), inner.load(at(inner, shared, 3))
+        task_args = cgutils.unpack_tuple(inner, inner.load(at(inner, shared, 4)), len(args.types))
         take, call, done = (loop.append_basic_block(name) for name in ("take", "call", "done"))
         inner.branch(take)
         inner.position_at_end(take)
-        i = inner.atomic_rmw("add", at(inner, shared, 1), one, "monotonic")
-        inner.cbranch(inner.icmp_signed("<", i, last), call, done)
+        first = inner.atomic_rmw("add", at(inner, shared, 1), some, "monotonic")
+        inner.cbranch(inner.icmp_signed("<", first, last), call, done)
         inner.position_at_end(call)
         function = context.declare_function(module, overload.fndesc)
-        status, _ = context.call_conv.call_function(
-            inner, function, overload.fndesc.restype, overload.fndesc.argtypes, [i, *task_args]
-        )
-        with cgutils.if_unlikely(inner, status.is_error):
-            inner.store(one, at(inner, shared, 2))
+        end = inner.add(first, some)
+        end = inner.select(inner.icmp_signed("<", end, last), end, last)
+        with cgutils.for_range_slice(inner, first, end, one, inc=True) as (i, _):
+            status, _ = context.call_conv.call_function(
+                inner, function, overload.fndesc.restype, overload.fndesc.argtypes, [i, *task_args]
+            )
+            with cgutils.if_unlikely(inner, status.is_error):
+                inner.store(one, at(inner, shared, 2))
         inner.branch(take)
         inner.position_at_end(done)
         inner.ret_void()
 
         shared = cgutils.alloca_once(builder, shared_type)
         lent = _without_counters(context, builder, args, values[4])
-        for i, value in enumerate((values[2], zero, zero, lent)):
+        at_once = builder.add(one, builder.sdiv(values[2], builder.mul(values[1], ir.Constant(size, TURNS))))
+        for i, value in enumerate((values[2], zero, zero, at_once, lent)):
             builder.store(value, at(builder, shared, i))
         workers = builder.select(builder.icmp_signed("<", values[1], values[2]), values[1], values[2])
         dimensions, steps = cgutils.alloca_once_value(builder, workers), cgutils.alloca_once_value(builder, zero)
