@@ -22,7 +22,7 @@ BLIND = {
     ("batchnorm_inference_backward", "beta"): (1, "without ReLU the gradient does not depend on beta"),
     ("batchnorm_add_backward", "y"): (1, "without ReLU the gradient does not depend on the output"),
     ("batchnorm_add_inference_backward", "y"): (1, "without ReLU the gradient does not depend on the output"),
-    ("col2im", "cols"): (3, "an element over the padding goes nowhere"),
+    ("col2im", "cols"): (4, "an element over the padding goes nowhere"),
     ("warp_images", "x"): (2, "a pixel that the map passes by"),
 }
 
@@ -114,8 +114,9 @@ def test_unknown_names_are_refused(arguments, what):
 def test_entry(name):
     op = OPS[name]
     assert op.name == name
-    for limit in (op.limit, *op.limits.values()):
-        assert limit.reason and 0 <= limit.float64 <= limit.float32 < 1e-4 and limit.float64 < 1e-12
+    for algo, limit in {None: op.limit, **op.limits}.items():
+        most = 0.05 if algo in TENSOR_CORES else 1e-4
+        assert limit.reason and 0 <= limit.float64 <= limit.float32 < most and limit.float64 < 1e-12
     assert op.limit.float32 < 1e-5
     assert [level for level, _ in op.cases] and {level for level, _ in op.cases} <= set(LEVELS)
     case, *_ = op.cases_of("quick")

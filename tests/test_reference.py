@@ -528,6 +528,7 @@ FLOOR = {
     norm.batchnorm_add_inference: lambda a, N: (a(N, *X), a(N, *X), a(4), a(4), a(4), a(4) ** 2),
     norm.batchnorm_add_inference_backward: lambda a, N: (a(N, *X), a(N, *X), a(N, *X), a(4), a(4), a(4) ** 2),
     norm.batchnorm_inference_backward: lambda a, N: (a(N, *X), a(N, *X), a(4), a(4), a(4), a(4) ** 2),
+    norm.moving_average: lambda a, N: (a(N, *X), a(N, *X), 0.9),
     norm.groupnorm_forward: lambda a, N: (a(N, *X), a(4), a(4), 2),
     norm.groupnorm_backward: lambda a, N: (a(N, *X), a(N, *X), a(4), a(N, 2), a(N, 2) ** 2, 2),
     dropout.dropout_mask: lambda a, N: ((N, *X), 0.7, 5, a(1).dtype),

@@ -81,7 +81,7 @@ class _Correlation:
         Tiles of the output begin `lead` pixels, those of the data `pad` pixels before the image.
         """
         size, unit = self.taps * self.taps, max(ROWS, lanes(w.dtype))
-        vectors = -(-count_tiles(out, self.outputs, *lead) // lanes(x.dtype))
+        vectors = -(-_count_tiles(out, self.outputs, *lead) // lanes(x.dtype))
         blocks = -(-vectors // VECTORS)
         block = -(-vectors // max(blocks, 1)) * lanes(x.dtype)  # evenly: 64 tiles as 32 + 32, not 48 + 16
         moments = end.buffer(blocks, filters)
@@ -115,7 +115,7 @@ class _FilterGradient:
     def sum(self, dout, x, pad, dw):
         """Writes dw."""
         filters, channels = dw.shape[:2]
-        tiles, unit = count_tiles(dout, self.tile, 0, 0), lanes(x.dtype)
+        tiles, unit = _count_tiles(dout, self.tile, 0, 0), lanes(x.dtype)
         wide, high = _up(channels, unit), _up(filters, max(ROWS, unit))
         if not tiles:
             dw[...] = 0
@@ -154,10 +154,12 @@ def _up(count, unit):
     return -(-count // unit) * unit
 
 
-@jit
-def count_tiles(out, tile, lead_h, lead_w):
+def _count_tiles(out, tile, lead_h, lead_w):
     """Tiles of tile x tile numbers that cover images, and `lead` rows and columns before them."""
     return out.shape[0] * -(-(out.shape[2] + lead_h) // tile) * -(-(out.shape[3] + lead_w) // tile)
+
+
+count_tiles = jit(_count_tiles)  # for kernels: called from Python it would be compiled in every process
 
 
 @jit
