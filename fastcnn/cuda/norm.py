@@ -517,6 +517,7 @@ def _fold_moments(parts, width, eps, team, means, variances, inverses):
 @kernel(
     "T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], T[::1], UniTuple(int32, 3), UniTuple(int32, 3), int32, "
     "boolean, boolean, boolean, boolean, T[::1], float64[:, :, ::1]",
+    registers=80,
     opcodes=("LDG.E.128", "STG.E.128"),
 )
 def _set_sums(
