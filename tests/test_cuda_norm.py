@@ -28,8 +28,8 @@ COMPARE = """
 @pytest.mark.parametrize(
     "family, case",
     [
-        ("batchnorm", dict(shape=(2, 1, 70, 61), relu=True)),  # blocks for parts of a channel
-        ("batchnorm_add", dict(shape=(2, 1, 70, 61), relu=True)),
+        ("batchnorm", dict(shape=(2, 3, 70, 61), relu=True)),  # blocks for parts of a channel
+        ("batchnorm_add", dict(shape=(2, 3, 70, 61), relu=True)),
         ("groupnorm", dict(shape=(1, 2, 70, 61), groups=1)),
         ("batchnorm", dict(shape=(67, 3), relu=True)),  # columns of several parts
         ("batchnorm_add", dict(shape=(35, 2, 7), relu=True)),
