@@ -9,7 +9,7 @@ from fastcnn.common.device import is_device
 from fastcnn.cuda import staging
 from fastcnn.cuda.errors import CudaUnavailableError, translated
 from fastcnn.cuda.jit import SIMULATED, current_stream, kernel, require_device
-from fastcnn.cuda.memory import MOST, empty  # noqa: F401  MOST is asked for here
+from fastcnn.cuda.memory import MOST, empty, interface
 
 _LEGACY_STREAM = 1  # the name of the default stream in DLPack
 AXES = 6  # that an array which is not contiguous may have, once those that can be joined are
@@ -20,9 +20,7 @@ class _Alias:
 
     def __init__(self, owner, pointer, shape, strides, dtype):
         self.owner = owner
-        self.__cuda_array_interface__ = {
-            "shape": tuple(shape), "typestr": dtype.str, "strides": strides, "data": (pointer, False), "version": 2,
-        }  # fmt: skip
+        self.__cuda_array_interface__ = interface(pointer, shape, strides, dtype)
 
 
 def to_device(array):
@@ -58,9 +56,16 @@ def adopt(name, array):
     TypeError
         If it lies in host memory.
     ValueError
-        If it lies on another GPU than the current one.
+        If it lies on another GPU than the current one, or has more elements than kernels can count.
     """
     require_device()
+    found = _adopted(name, array)
+    if found.size > MOST:
+        raise ValueError(f"{name}: expected at most {MOST:,} elements on a GPU, got {found.size:,}")
+    return found
+
+
+def _adopted(name, array):
     if getattr(array, "__cuda_ndarray__", False):
         _check_device(name, array)
         return array
@@ -82,9 +87,7 @@ def adopt(name, array):
 
 def contiguous(x):
     """`x` itself, or a C-contiguous copy of it."""
-    if _is_contiguous(x):
-        return x
-    return copy(x)
+    return x if is_contiguous(x) else copy(x)
 
 
 def flat(x):
@@ -139,10 +142,10 @@ def aligned(*arrays):
 
 def _as_numba(name, array):
     """The array as numba's; kernels of ours run after what its own library still computes with it."""
-    interface = array.__cuda_array_interface__
-    if math.prod(interface["shape"]):
-        _check_place(name, _device_of(interface["data"][0]))
-    stream = interface.get("stream")
+    given = array.__cuda_array_interface__
+    if math.prod(given["shape"]):
+        _check_place(name, _device_of(given["data"][0]))
+    stream = given.get("stream")
     if stream is not None and stream != (int(current_stream()) or _LEGACY_STREAM):
         event = cuda.event(timing=False)
         event.record(cuda.external_stream(stream))
@@ -179,7 +182,8 @@ def _check_place(name, there):
         raise ValueError(f"{name}: expected an array on GPU {here}, the current one, got one on GPU {there}")
 
 
-def _is_contiguous(x):
+def is_contiguous(x):
+    """Whether the elements of x follow each other in C order."""
     size = x.dtype.itemsize
     for n, stride in zip(reversed(tuple(x.shape)), reversed(tuple(x.strides))):
         if n != 1 and stride != size:

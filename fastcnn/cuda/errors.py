@@ -15,6 +15,7 @@ class CudaLaunchError(RuntimeError):
     """The driver refused or aborted a kernel or a copy."""
 
 
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY, cuda.h
 # What the driver, numba-cuda and the libraries below it raise, by name: the classes exist only where these do.
 _FAILURES = frozenset({
     "CudaAPIError", "CudaRuntimeError", "LinkerError", "CUDAError", "NVRTCError", "NvrtcError", "NvrtcCompilationError",
@@ -29,7 +30,8 @@ def translated(what):
         yield
     except Exception as error:
         kind, code = type(error).__name__, getattr(error, "code", None)
-        if "CUDA_ERROR_OUT_OF_MEMORY" in str(error) or kind == "CudaAPIError" and getattr(code, "value", code) == 2:
+        full = kind == "CudaAPIError" and getattr(code, "value", code) == _OUT_OF_MEMORY
+        if full or "CUDA_ERROR_OUT_OF_MEMORY" in str(error):
             raise CudaOutOfMemoryError(
                 f"{what}: the GPU's memory is full; a smaller batch helps, or deleting arrays no longer needed"
             ) from error

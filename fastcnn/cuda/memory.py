@@ -14,15 +14,18 @@ SMALL, STEPS = 512, 8  # chunks are multiples of SMALL bytes, and of 1 / STEPS o
 _free = {}  # {(number of the GPU, pointer to the stream): {size: [chunk]}}
 
 
+def interface(pointer, shape, strides, dtype):
+    """What ``__cuda_array_interface__`` says of memory at this address; strides in bytes, None for C order."""
+    data = {"data": (pointer, False), "shape": tuple(shape), "strides": strides}
+    return {**data, "typestr": dtype.str, "version": 2}
+
+
 class _Lease:
     """What an array taken from the pool stands on: when the array and all its views are gone, its chunk is free."""
 
     def __init__(self, chunk, shelf, shape, dtype):
         self._chunk, self._shelf = chunk, shelf
-        self.__cuda_array_interface__ = {
-            "shape": tuple(shape), "typestr": dtype.str, "strides": None, "version": 2,
-            "data": (chunk.__cuda_array_interface__["data"][0], False),
-        }  # fmt: skip
+        self.__cuda_array_interface__ = interface(chunk.__cuda_array_interface__["data"][0], shape, None, dtype)
 
     def __del__(self):
         self._shelf.append(self._chunk)

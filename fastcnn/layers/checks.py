@@ -63,8 +63,6 @@ def _converted_on_device(arrays):
     for name, array in plain.items():
         if array is not None:
             _check_floating(name, array)
-            if array.size > module.MOST:
-                raise ValueError(f"{name}: expected at most {module.MOST:,} elements on a GPU, got {array.size:,}")
     dtype = np.result_type(*(array.dtype for array in plain.values() if array is not None))
     return tuple(a if a is None or a.dtype == dtype else device.copy(a, dtype) for a in plain.values())
 
@@ -290,7 +288,7 @@ def _device_buffer(out, dims, dtype, inputs, in_place):
     shape("out", target, dims)
     if in_place and device.arrays().bounds(target) == device.arrays().bounds(inputs[0]):
         inputs = inputs[1:]
-    return target if device.arrays().contiguous(target) is target and not overlap(target, *inputs) else None
+    return target if device.arrays().is_contiguous(target) and not overlap(target, *inputs) else None
 
 
 def deliver(result, direct, out):

@@ -76,11 +76,12 @@ class Trainer:
             x = prepared(x, self.batches, self.preprocess, self.dtype)
             scores, loss, dscores = forward_loss(self.net, x, y, place)
             under_way.append((step, scores, loss, y))
-            if len(under_way) == ahead:
+            read = len(under_way) == ahead or step + 1 == steps
+            if read:
                 self._check_losses(under_way)
             self.net.backward(dscores, need_dx=False)
             self.optimizer.step()
-            if len(under_way) == ahead or step + 1 == steps:
+            if read:
                 self._account(under_way, sums, on_step)
         seconds = time.perf_counter() - start
         self.epoch += 1
@@ -93,7 +94,6 @@ class Trainer:
 
     def _account(self, under_way, sums, on_step):
         """Read what steps gave, and empty their list."""
-        self._check_losses(under_way)
         for _, scores, loss, y in under_way:
             sums.add(scores, loss, y)
             on_step(*sums.averages(), sums.images)
