@@ -1,5 +1,6 @@
 """fastcnn.optim: the optimizers against their rules in plain NumPy."""
 
+import io
 import math
 
 import numpy as np
@@ -235,14 +236,14 @@ def test_a_copy_over_other_parameters(name):
     optimizer = make(Flat(), 0.05, **options)
     optimizer.parameters.grad[...] = gradient(1)
     optimizer.step()
-    saved = {key: np.copy(value) for key, value in optimizer.state_dict().items()}
+    saved = {key: np.copy(value) for key, value in optimizer.state.items()}
     parameters = Flat()
     parameters.data[...] = optimizer.parameters.data
     twin = optimizer.over(parameters)
     twin.lr, before = 0.3, optimizer.parameters.data.copy()
     parameters.grad[...] = gradient(2)
     twin.step()
-    assert optimizer.lr == 0.05 and all(np.array_equal(optimizer.state_dict()[key], saved[key]) for key in saved)
+    assert optimizer.lr == 0.05 and all(np.array_equal(optimizer.state[key], saved[key]) for key in saved)
     assert_array_equal(optimizer.parameters.data, before)
     optimizer.lr = 0.3
     optimizer.parameters.grad[...] = gradient(2)
@@ -279,7 +280,9 @@ def test_float32_stays_float32(name):
 
 @every_rule
 def test_state_dict_resumes(name):
+    """Also in an optimizer that was made with other options, and by way of a file without pickled objects."""
     make, options, _ = RULES[name]
+    options = {"weight_decay": 0.1, "l1": 0.02, "clip_norm": 50.0, **options}
     whole, half = make(Flat(), 0.05, **options), make(Flat(), 0.05, **options)
     for t in range(1, 5):
         whole.parameters.grad[...] = gradient(t)
@@ -287,33 +290,61 @@ def test_state_dict_resumes(name):
         if t <= 2:
             half.parameters.grad[...] = gradient(t)
             half.step()
-    saved = {name: np.copy(value) for name, value in half.state_dict().items()}
-    parameters = half.parameters
-    rest = make(parameters, 0.05, **options)
-    rest.load_state_dict(saved)
+    file = io.BytesIO()
+    np.savez(file, **half.state_dict())
+    file.seek(0)
+    rest = make(half.parameters, 0.3, **({"momentum": 0.5} if "momentum" in options else {}))
+    rest.load_state_dict(dict(np.load(file, allow_pickle=False)))
     for t in range(3, 5):
-        parameters.grad[...] = gradient(t)
+        rest.parameters.grad[...] = gradient(t)
         rest.step()
-    assert_array_equal(parameters.data, whole.parameters.data)
-    assert rest.state_dict()["steps"] == 4 and type(rest.steps) is int
+    assert_array_equal(rest.parameters.data, whole.parameters.data)
+    state = rest.state_dict()
+    assert state["steps"] == 4 and state["optimizer"] == make.__name__ and options.items() <= state.items()
+    assert {type(value) for key, value in state.items() if key not in rest.state} <= {str, int, float, bool}
+
+
+def test_state_dict_tells_the_rate_of_the_last_step_and_no_limit_as_infinity():
+    optimizer = optim.AdamW(Flat(), 0.05)
+    optimizer.lr = np.float32(0.25)  # as a schedule may
+    state = optimizer.state_dict()
+    assert state["lr"] == 0.25 and type(state["lr"]) is float and state["clip_norm"] == math.inf
+    other = optim.AdamW(Flat(), clip_norm=1.0)
+    other.load_state_dict(state)
+    assert other.lr == 0.25 and other.clip_norm == math.inf
 
 
 @pytest.mark.parametrize(
-    "state, message",
+    "change, message",
     [
-        ({"steps": 3}, "expected .*first_moment"),
-        (
-            {"steps": 3, "first_moment": np.ones(SIZE), "second_moment": np.ones(3)},
-            r"second_moment.*\(5000,\), got \(3,\)",
-        ),
-        ({"steps": 3, "velocity": np.ones(SIZE)}, "got .*velocity"),
+        (dict(optimizer="SGD"), r"\['optimizer'\]: expected Adam, got SGD"),
+        (dict(optimizer="AdamW"), "expected Adam, got AdamW"),
+        (dict(optimizer=3), r"\['optimizer'\]: expected a string, got 3"),
+        (dict(second_moment=None), r"missing \['second_moment'\], unknown nothing"),
+        (dict(velocity=np.ones(SIZE)), r"missing nothing, unknown \['velocity'\]"),
+        (dict(second_moment=np.ones(3)), r"\['second_moment'\]: expected shape \(5000,\), got \(3,\)"),
+        (dict(second_moment=np.full(SIZE, "1")), r"\['second_moment'\]: expected numbers, got <U1"),
+        (dict(steps=-1), r"\['steps'\]: expected an int of at least 0, got -1"),
+        (dict(steps=1.5), r"\['steps'\]: expected a whole number, got 1.5"),
+        (dict(lr=math.nan), r"\['lr'\]: expected a number in .*, got nan"),
+        (dict(lr="fast"), r"\['lr'\]: expected a number, got 'fast'"),
+        (dict(lr=np.ones(2)), r"\['lr'\]: expected a number, got array"),
+        (dict(beta2=1.0), r"\['beta2'\]: expected a number in \[0, 1\), got 1.0"),
+        (dict(clip_norm=0.0), r"\['clip_norm'\]: expected"),
+        (dict(eps_inside=2), r"\['eps_inside'\]: expected one of True, False, got 2"),
     ],
 )
-def test_load_state_dict_refuses(state, message):
-    optimizer = optim.Adam(Flat())
-    with pytest.raises(ValueError, match=message):
+def test_load_state_dict_refuses(change, message):
+    optimizer, other = optim.Adam(Flat()), optim.Adam(Flat(), 0.5, 0.6, 0.7, 1e-3, True, clip_norm=2.0)
+    other.parameters.grad[...] = gradient(1)
+    other.step()
+    state = {key: value for key, value in {**other.state_dict(), **change}.items() if value is not None}
+    before = optimizer.state_dict()
+    with pytest.raises(ValueError, match=f"^state.*{message}"):
         optimizer.load_state_dict(state)
-    assert optimizer.steps == 0 and not any(array.any() for array in optimizer.state.values())
+    after = optimizer.state_dict()
+    assert all(after.pop(key) is array and not array.any() for key, array in optimizer.state.items())
+    assert after == {key: before[key] for key in after}
 
 
 def test_a_gradient_that_is_not_finite_shows():

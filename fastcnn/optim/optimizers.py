@@ -62,8 +62,42 @@ def vectors(name, shape):
     return len(shape) == 1
 
 
+# ---- what an option's value may be: functions of its name and value that return it checked
+
+
+def _not_negative(name, value):
+    """A number of at least 0."""
+    return checks.number(name, value, 0)
+
+
+def _share(name, value):
+    """A number in [0, 1]."""
+    return checks.number(name, value, 0, 1)
+
+
+def _below_one(name, value):
+    """A number in [0, 1)."""
+    value = checks.number(name, value)
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a number in [0, 1), got {value}")
+    return value
+
+
+def _limit(name, value):
+    """A number above 0; infinity, which limits nothing, for None."""
+    return math.inf if value is None else checks.number(name, value, above=0)
+
+
+def _switch(name, value):
+    """True or False."""
+    return bool(checks.choice(name, value, (True, False)))
+
+
 class Optimizer:
-    """What optimizers share; subclasses define `_state` (names of their state arrays) and `_update`.
+    """What optimizers share.
+
+    Subclasses define `_state` (names of their state arrays), `_options` (names of what the rule is told, and what
+    checks each) and `_update`.
 
     Raises
     ------
@@ -72,15 +106,18 @@ class Optimizer:
     """
 
     _state = ()
+    _options = {"lr": _not_negative, "weight_decay": _not_negative, "l1": _not_negative, "clip_norm": _limit}
 
     def __init__(self, parameters, lr, weight_decay=0.0, l1=0.0, clip_norm=None, groups=()):
-        self.parameters, self.lr = parameters, checks.number("lr", lr, 0)
-        self.weight_decay, self.l1 = checks.number("weight_decay", weight_decay, 0), checks.number("l1", l1, 0)
-        self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, above=0)
-        self.steps = 0
+        self.parameters, self.steps = parameters, 0
+        self._set(lr=lr, weight_decay=weight_decay, l1=l1, clip_norm=clip_norm)
         self.state = {name: device.zeros(parameters.data.shape, parameters.data) for name in self._state}
         self._groups, self._trainable = tuple(groups), _trainable(parameters)
         self._spans = list(_spans(parameters, self._groups, self._trainable))
+
+    def _set(self, **options):
+        for name, value in options.items():
+            setattr(self, name, self._options[name](name, value))
 
     def step(self):
         """Update the parameters in place from their gradients: one pass over each part that has the same options."""
@@ -104,7 +141,7 @@ class Optimizer:
         return twin
 
     def _grad_scale(self, grad):
-        if self.clip_norm is None:
+        if self.clip_norm == math.inf:
             return 1.0
         if not any(group.frozen for *_, group in self._spans):
             return floor("optim", grad).clip_scale(grad, self.clip_norm)
@@ -116,28 +153,59 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self):
-        """The number of steps taken, and the state arrays by name (not copies)."""
-        return {"steps": self.steps, **self.state}
+        """All that a step depends on but parameters and groups: what is stored with them to go on later.
+
+        Returns
+        -------
+        dict
+            "optimizer", the name of the class; "steps", how many were taken; the options, numbers and booleans under
+            their own names ("clip_norm" is infinite where there is none); and the state arrays (not copies).
+        """
+        options = {name: _scalar(name, getattr(self, name)) for name in self._options}
+        return {"optimizer": type(self).__name__, "steps": self.steps, **options, **self.state}
 
     def load_state_dict(self, state):
-        """Take over what `state_dict` gave; ValueError, and nothing changed, if names or shapes differ."""
-        if state.keys() != self.state_dict().keys():
-            raise ValueError(f"state: expected {sorted(self.state_dict())}, got {sorted(state)}")
-        for name, array in self.state.items():
-            if np.shape(state[name]) != array.shape:
-                raise ValueError(f"state[{name!r}]: expected shape {array.shape}, got {np.shape(state[name])}")
-        self.steps = int(state["steps"])
-        for name, array in self.state.items():
-            device.assign(array, state[name])
+        """Take over what `state_dict` gave; numbers may also be arrays without axes.
+
+        Raises
+        ------
+        ValueError
+            If it is of another optimizer, names are missing or unknown, or an entry is out of range, of another kind or
+            shape; the message names it, and nothing is changed then.
+        """
+        own = self.state_dict()
+        if "optimizer" in state:
+            found = _scalar("state['optimizer']", state["optimizer"], "U")
+            if found != own["optimizer"]:
+                raise ValueError(f"state['optimizer']: expected {own['optimizer']}, got {found}")
+        if own.keys() != state.keys():
+            missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+            raise ValueError(
+                f"state: not of this {own['optimizer']}; missing {missing or 'nothing'}, unknown {unknown or 'nothing'}"
+            )
+        steps = checks.integer("state['steps']", _scalar("state['steps']", state["steps"], "iu"), 0)
+        options = {}
+        for name, check in self._options.items():
+            entry = f"state[{name!r}]"
+            options[name] = check(entry, _scalar(entry, state[name]))
+        arrays = {name: checks.as_array(f"state[{name!r}]", state[name]) for name in self.state}
+        for name, array in arrays.items():
+            checks.shape(f"state[{name!r}]", array, self.state[name].shape)
+            if array.dtype.kind not in "fiu":
+                raise ValueError(f"state[{name!r}]: expected numbers, got {array.dtype}")
+        vars(self).update(options, steps=steps)
+        for name, array in arrays.items():
+            device.assign(self.state[name], array)
 
 
 class SGD(Optimizer):
     """w -= lr g; with momentum v = momentum v + g, w -= lr v; Nesterov: w -= lr (g + momentum v)."""
 
     _state = ("velocity",)
+    _options = {**Optimizer._options, "momentum": _share, "nesterov": _switch}
 
     def __init__(self, parameters, lr, momentum=0.0, nesterov=False, **common):
-        self.momentum, self.nesterov = checks.number("momentum", momentum, 0, 1), nesterov
+        self._set(momentum=momentum, nesterov=nesterov)
         if momentum == 0:
             self._state = ()
         super().__init__(parameters, lr, **common)
@@ -153,9 +221,10 @@ class Adagrad(Optimizer):
     """G += g^2, w -= lr g / (sqrt(G) + eps), or sqrt(G + eps) with `eps_inside`."""
 
     _state = ("square_sum",)
+    _options = {**Optimizer._options, "eps": _not_negative, "eps_inside": _switch}
 
     def __init__(self, parameters, lr=1e-2, eps=1e-8, eps_inside=False, **common):
-        self.eps, self.eps_inside = checks.number("eps", eps, 0), eps_inside
+        self._set(eps=eps, eps_inside=eps_inside)
         super().__init__(parameters, lr, **common)
 
     def _update(self, w, dw, g2, **common):
@@ -166,10 +235,10 @@ class RMSProp(Optimizer):
     """G = decay G + (1 - decay) g^2, w -= lr g / (sqrt(G) + eps), or sqrt(G + eps) with `eps_inside`."""
 
     _state = ("square_average",)
+    _options = {**Optimizer._options, "decay": _share, "eps": _not_negative, "eps_inside": _switch}
 
     def __init__(self, parameters, lr=1e-2, decay=0.9, eps=1e-8, eps_inside=False, **common):
-        self.decay = checks.number("decay", decay, 0, 1)
-        self.eps, self.eps_inside = checks.number("eps", eps, 0), eps_inside
+        self._set(decay=decay, eps=eps, eps_inside=eps_inside)
         super().__init__(parameters, lr, **common)
 
     def _update(self, w, dw, g2, **common):
@@ -181,13 +250,13 @@ class Adam(Optimizer):
     """Adam (Kingma and Ba 2014), with beta1 and beta2 in [0, 1); `AdamW` is the same with decoupled weight decay."""
 
     _state = ("first_moment", "second_moment")
+    _options = {
+        **Optimizer._options, "beta1": _below_one, "beta2": _below_one, "eps": _not_negative, "eps_inside": _switch,
+    }  # fmt: skip
     _decoupled = False
 
     def __init__(self, parameters, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, eps_inside=False, **common):
-        self.beta1, self.beta2 = checks.number("beta1", beta1, 0, 1), checks.number("beta2", beta2, 0, 1)
-        if max(self.beta1, self.beta2) == 1:
-            raise ValueError(f"beta1, beta2: expected numbers in [0, 1), got {beta1} and {beta2}")
-        self.eps, self.eps_inside = checks.number("eps", eps, 0), eps_inside
+        self._set(beta1=beta1, beta2=beta2, eps=eps, eps_inside=eps_inside)
         super().__init__(parameters, lr, **common)
 
     def _update(self, w, dw, m, v, **common):
@@ -202,6 +271,15 @@ class AdamW(Adam):
 
     def __init__(self, parameters, lr=1e-3, weight_decay=0.01, **options):
         super().__init__(parameters, lr, weight_decay=weight_decay, **options)
+
+
+def _scalar(name, value, kinds="biuf"):
+    """A value of one of these kinds of dtype as Python's own; it may have been stored as an array without axes."""
+    array = checks.as_array(name, value)
+    if array.ndim or array.dtype.kind not in kinds:
+        expected = {"U": "a string", "iu": "a whole number", "biuf": "a number"}[kinds]
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    return array.item()
 
 
 def _trainable(parameters):
