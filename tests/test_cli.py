@@ -13,7 +13,7 @@ import fastcnn
 import fastcnn.cpu.activation
 from fastcnn import info
 from fastcnn.catalogue import OPS
-from fastcnn.cli import _parser, main
+from fastcnn.cli import main, parser
 from fastcnn.common.convolution import ALGORITHMS
 
 FACTS = [
@@ -26,7 +26,7 @@ FACTS = [
 
 
 def commands():
-    (action,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (action,) = (a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     return action.choices
 
 

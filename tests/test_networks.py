@@ -1,5 +1,6 @@
 """The networks: shapes, numbers of parameters, torchvision's names, and PyTorch's nets with the same weights."""
 
+import inspect
 import math
 
 import numpy as np
@@ -48,6 +49,57 @@ NETS = {
     "vgg11, other images": (nn.vgg11, dict(classes=7, input_shape=(1, 64, 33)), (1, 64, 33), 7, 9_229_255),
     "vgg16, small images": (nn.vgg16, {}, (3, 32, 32), 10, 14_723_136 + 5130 - 4224),
 }
+
+
+def network_names():
+    """The public functions of the module that make nets."""
+    functions = vars(nn.networks).values()
+    return {f.__name__ for f in functions if inspect.isfunction(f) and f.__module__ == nn.networks.__name__} - {"build"}
+
+
+def test_networks_by_name(empty_weights):
+    assert set(nn.NETWORKS) == {name for name in network_names() if not name.startswith("_")}
+    for name, make in nn.NETWORKS.items():
+        assert make is getattr(nn, name)
+        net = nn.build(name, (2, 33, 40), 7, dtype=np.float64)
+        assert net.output_shape((2, 33, 40)) == (7,)
+        assert all(parameter.data.dtype == np.float64 for _, parameter in net.named_parameters())
+
+
+def test_building_by_name():
+    named, made = nn.build("small_cnn", (2, 9, 8), 3, 5, np.float64, width=4), nn.small_cnn((2, 9, 8), 3, 4, 0.3, 5)
+    for name, value in made.state_dict().items():
+        assert_array_equal(named.state_dict()[name].astype(np.float32), value, err_msg=name)
+    assert [layer.key for layer in named.modules() if isinstance(layer, nn.Dropout)] == [
+        layer.key for layer in made.modules() if isinstance(layer, nn.Dropout)
+    ]
+    assert nn.build("mlp", (6,), 2, hidden=(3,)).output_shape((6,)) == (2,)
+
+
+@pytest.mark.parametrize("name, small, large", [("resnet18", "cifar", "imagenet"), ("vgg11", "cifar", "imagenet")])
+def test_building_for_the_size_of_images(name, small, large, empty_weights):
+    option = "stem" if "stem" in inspect.signature(nn.NETWORKS[name]).parameters else "head"
+    for size, expected in (((32, 63), small), ((64, 64), large)):
+        built, same = nn.build(name, (3, *size), 5), nn.build(name, (3, *size), 5, **{option: expected})
+        assert built.state_dict().keys() == same.state_dict().keys()
+        assert str(built.summary((3, *size))) == str(same.summary((3, *size)))
+    other = nn.build(name, (3, 64, 64), 5, **{option: "cifar"})
+    assert str(other.summary((3, 64, 64))) != str(nn.build(name, (3, 64, 64), 5).summary((3, 64, 64)))
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("resnett20", {}, r"no network 'resnett20' \(did you mean 'resnet20'.\); known are small_cnn, mlp, "),
+        ("xyz", {}, "there is no network 'xyz'; known are small_cnn, "),
+        ("small_cnn", {"widht": 3}, r"no option 'widht' \(did you mean 'width'.\); it has width, drop$"),
+        ("lenet", {"width": 3}, "lenet has no option 'width'; it has none"),
+        ("resnet20", {"channels": 3}, "resnet20 has no option 'channels'; it has width"),
+    ],
+)
+def test_building_refuses(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        nn.build(name, (3, 32, 32), 10, **options)
 
 
 @pytest.mark.parametrize("name", NETS)

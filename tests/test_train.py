@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import fastcnn
 from fastcnn import cli, data, layers, nn, optim
 from fastcnn.cli import main
-from fastcnn.train import Trainer, command, evaluate, range_test
+from fastcnn.train import Callback, Trainer, command, evaluate, load_run, range_test
 from fastcnn.train.extras import need
 
 FILES = {"config.json", "curves.png", "metrics.jsonl", "weights.safetensors"}
@@ -137,6 +137,63 @@ def test_run_folder(train, toy, capsys):
     assert f"test accuracy {accuracy:.2%}" in out and all(file in out for file in FILES)
 
 
+def test_load_run(train, toy, tmp_path):
+    dataset = data.load(toy)
+    for dtype in ("float32", "float64"):
+        folder = train(dtype, "--dtype", dtype, "--width", 3, "--drop", 0.1, "--seed", 7)
+        run = load_run(str(folder))
+        assert run.path == folder and run.config == json.loads((folder / "config.json").read_text())
+        assert run.config["net"] == {"name": "small_cnn", "options": {"width": 3, "drop": 0.1}}
+        assert run.config["preprocess"] == {"name": "Standardize"} and run.config["dataset"]["path"] == str(toy)
+        assert run.config["optimizer"]["momentum"] == 0.9
+        assert run.class_names == dataset.class_names and run.image_shape == (1, 8, 9) and run.dtype == dtype
+        assert [metrics.as_dict() for metrics in run.metrics] == metrics_of(folder)
+        assert not run.net.training
+        found = evaluate(run.net, dataset.x_test, dataset.y_test, run.preprocess, run.dtype.type)
+        assert found == (run.metrics[-1].eval_loss, run.metrics[-1].eval_accuracy)
+
+
+def edit_config(change):
+    def edit(folder):
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return edit
+
+
+def cut(name):
+    def damage(folder):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage, error, message",
+    [
+        (lambda folder: folder.rename(folder.with_name("moved")), FileNotFoundError, "run: there is no such folder"),
+        (lambda folder: (folder / "config.json").unlink(), FileNotFoundError, r"there is no run in .* \(no config"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), FileNotFoundError, "weights.* does not exist"),
+        (cut("config.json"), ValueError, "config.json: damaged"),
+        (cut("metrics.jsonl"), ValueError, "metrics.jsonl: damaged"),
+        (cut("weights.safetensors"), ValueError, "weights.safetensors: damaged, or no .safetensors file"),
+        (lambda folder: (folder / "weights.safetensors").write_bytes(b""), ValueError, "weights.safetensors: damaged"),
+        (lambda folder: (folder / "config.json").write_text("[]"), ValueError, "config.json: damaged"),
+        (edit_config(lambda c: c.pop("net")), ValueError, "config.json: 'net' is missing"),
+        (edit_config(lambda c: c["net"]["options"].update(width=3)), ValueError, "together: .*expected shape"),
+        (edit_config(lambda c: c["net"].update(name="lenet", options={})), ValueError, "not belong together"),
+        (edit_config(lambda c: c["net"].update(name="cnn")), ValueError, "no network 'cnn'"),
+        (edit_config(lambda c: c["preprocess"].update(name="Fourier")), ValueError, "no preprocessing 'Fourier'"),
+    ],
+)  # fmt: skip
+def test_load_run_refuses(train, damage, error, message):
+    folder = train("run", "--epochs", 1)
+    damage(folder)
+    with pytest.raises(error, match=message):
+        load_run(folder)
+
+
 def test_curves_are_a_picture(train):
     from PIL import Image
 
@@ -151,7 +208,7 @@ def test_it_learns(train):
 
 
 def test_schedules_of_the_command_line(train, monkeypatch):
-    assert cli._SCHEDULES == tuple(optim.SCHEDULES)
+    assert cli.train.SCHEDULES == tuple(optim.SCHEDULES)
     rates, step = [], optim.SGD.step
     monkeypatch.setattr(optim.SGD, "step", lambda self: (rates.append(self.lr), step(self))[1])
     train("run", "--epochs", 4, "--warm-up", 2, "--schedule", "linear")  # of 5 steps
@@ -249,7 +306,13 @@ def trainer(epochs=2, drop=0.3, dtype=np.float64, lr=0.05, n=50, batch_size=16):
 
 def test_trainer_does_what_the_loop_says():
     ours, seen = trainer(), []
-    metrics = [ours.run_epoch(on_step=lambda *averages: seen.append(averages)) for _ in range(2)]
+
+    class Averages(Callback):
+        def after_step(self, trainer, step, loss):
+            seen.append(trainer.averages)
+
+    ours.callbacks = [Averages()]
+    metrics = ours.fit()
 
     by_hand, losses, hits, expected = trainer(), [], [], []
     net, optimizer = by_hand.net, by_hand.optimizer
@@ -271,6 +334,63 @@ def test_trainer_does_what_the_loop_says():
     assert_allclose(seen, expected)
     for name, value in net.state_dict().items():
         assert_array_equal(ours.net.state_dict()[name], value)
+
+
+class Watcher(Callback):
+    """Writes down what it is told, and looks at everything."""
+
+    def __init__(self):
+        self.events = []
+
+    def on_start(self, trainer):
+        self.events.append("start")
+
+    def after_backward(self, trainer, step, x, y, loss):
+        flat = trainer.optimizer.parameters
+        self.events.append(("backward", trainer.epoch, step, len(x), len(y), float(loss), flat.data.copy()))
+        assert flat.grad.any() and x.dtype == trainer.dtype
+
+    def after_step(self, trainer, step, loss):
+        *_, before = self.events[-1]
+        moved = trainer.optimizer.parameters.data - before
+        assert moved.any() and trainer.averages[2] == min(16 * (step + 1), 50)
+        self.events.append(("step", trainer.epoch, step, loss))
+
+    def after_epoch(self, trainer, metrics):
+        assert trainer.metrics[-1] is metrics and metrics.epoch == trainer.epoch
+        self.events.append("epoch")
+
+    def on_stop(self, trainer):
+        self.events.append("stop")
+
+
+def test_callbacks():
+    alone, watched, watcher = trainer(), trainer(), Watcher()
+    watched.callbacks = (watcher,)
+    assert without_times([m.as_dict() for m in alone.fit()]) == without_times([m.as_dict() for m in watched.fit()])
+    for name, value in alone.net.state_dict().items():
+        assert_array_equal(watched.net.state_dict()[name], value)
+    kinds = [event if isinstance(event, str) else event[:4] for event in watcher.events]
+    losses = [event[5] for event in watcher.events if event[0] == "backward"]
+    epochs = [[(("backward", e, i, n), ("step", e, i)) for i, n in enumerate((16, 16, 16, 2))] for e in range(2)]
+    flat = [[event for pair in epoch for event in pair] for epoch in epochs]
+    assert [kind if isinstance(kind, str) or kind[0] == "backward" else kind[:3] for kind in kinds] == [
+        "start", *flat[0], "epoch", *flat[1], "epoch", "stop",
+    ]  # fmt: skip
+    assert losses == [event[3] for event in watcher.events if event[0] == "step"]
+    assert watched.fit() == watched.metrics and len(watched.metrics) == 2  # nothing is left to do
+
+
+def test_callbacks_hear_of_the_end():
+    class Fails(Watcher):
+        def after_epoch(self, trainer, metrics):
+            raise OSError("no disk")
+
+    ours, watcher = trainer(), Fails()
+    ours.callbacks = (watcher,)
+    with pytest.raises(OSError, match="no disk"):
+        ours.fit()
+    assert watcher.events[-1] == "stop"
 
 
 def test_augmented_batches_come_preprocessed():
@@ -583,12 +703,14 @@ def test_interrupt_keeps_what_was_learned(train, toy, tmp_path, monkeypatch, cap
     expected = trainer_state_after(toy, epochs, steps=2)
     folder, run_epoch = tmp_path / "run", Trainer.run_epoch
 
-    def interrupted(self, evaluation, on_step):
-        def stop(loss, accuracy, images):
-            if self.epoch == epochs and images == 32:
+    class Interrupt(Callback):
+        def after_step(self, trainer, step, loss):
+            if (trainer.epoch, step) == (epochs, 1):
                 raise KeyboardInterrupt
 
-        return run_epoch(self, evaluation, stop)
+    def interrupted(self, evaluation):
+        self.callbacks = (*self.callbacks, Interrupt())
+        return run_epoch(self, evaluation)
 
     monkeypatch.setattr(Trainer, "run_epoch", interrupted)
     assert main(["train", "--data", str(toy), *QUICK, "--out", str(folder)]) == 130
@@ -620,9 +742,7 @@ def trainer_state_after(path, epochs, steps):
 
 
 def command_defaults():
-    from fastcnn.cli import _parser
-
-    return _parser().parse_args(["train"])
+    return cli.parser().parse_args(["train"])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT cannot be sent to one process there")

@@ -10,6 +10,8 @@ from fastcnn.nn.inference import Inference
 from fastcnn.nn.linear import Flatten, Linear
 from fastcnn.nn.module import Module, Parameter
 from fastcnn.nn.networks import (
+    NETWORKS,
+    build,
     lenet,
     mlp,
     resnet18,
@@ -50,6 +52,7 @@ __all__ = [
     "MaxPool2d",
     "Maxout",
     "Module",
+    "NETWORKS",
     "PReLU",
     "Parameter",
     "ReLU",
@@ -58,6 +61,7 @@ __all__ = [
     "Sigmoid",
     "Summary",
     "Tanh",
+    "build",
     "initialisers",
     "lenet",
     "memory",

@@ -5,6 +5,9 @@ and section 4.2; Simonyan and Zisserman, "Very Deep Convolutional Networks" (201
 "Gradient-Based Learning Applied to Document Recognition" (1998), figure 2.
 """
 
+import difflib
+import inspect
+
 import numpy as np
 
 from fastcnn.common.philox import derive_key
@@ -182,6 +185,57 @@ def vgg16(classes=10, input_shape=(3, 32, 32), seed=0, dtype=np.float32, batch_n
 def vgg19(classes=10, input_shape=(3, 32, 32), seed=0, dtype=np.float32, batch_norm=True, head="cifar", width=64):
     """VGG-19: as `vgg11`, with the sixteen convolutions of column E."""
     return _vgg((2, 2, 4, 4, 4), classes, input_shape, seed, dtype, batch_norm, head, width)
+
+
+NETWORKS = {
+    network.__name__: network
+    for network in (
+        small_cnn, mlp, lenet, resnet20, resnet32, resnet56, resnet18, resnet34, resnet50, vgg11, vgg13, vgg16, vgg19,
+    )
+}  # fmt: skip
+_OF_BUILD = {"input_shape", "channels", "classes", "seed", "dtype"}
+
+
+def build(name, input_shape, classes, seed=0, dtype=np.float32, **options):
+    """The network of this name for images of one shape.
+
+    A ResNet with a choice of stems has the one for small images where these have fewer than 64 pixels along a side, and
+    a VGG net the head for small images; `options` say otherwise.
+
+    Parameters
+    ----------
+    name : str, of `NETWORKS`
+    input_shape : (C, H, W) of the images
+    classes : int
+    seed : int, of the initial weights and the dropout masks
+    dtype : float32 or float64
+    options : further arguments of the network's function, such as `width`
+
+    Raises
+    ------
+    ValueError
+        If no network has this name, or the network does not have an option.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"there is no network {name!r}{_nearest(name, NETWORKS)}; known are {', '.join(NETWORKS)}")
+    known = inspect.signature(NETWORKS[name]).parameters
+    for option in options:
+        others = [other for other in known if other not in _OF_BUILD]
+        if option not in others:
+            has = f"it has {', '.join(others)}" if others else "it has none"
+            raise ValueError(f"{name} has no option {option!r}{_nearest(option, others)}; {has}")
+    size = "cifar" if min(input_shape[1:], default=0) < 64 else "imagenet"
+    given = dict(
+        input_shape=tuple(input_shape), channels=input_shape[0], classes=classes, seed=seed, dtype=dtype,
+        stem=size, head=size,
+    )  # fmt: skip
+    return NETWORKS[name](**{name: value for name, value in (given | options).items() if name in known})
+
+
+def _nearest(name, names):
+    """A guess at what was meant, to be put into a message."""
+    found = difflib.get_close_matches(name, names, 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def _generator(seed):

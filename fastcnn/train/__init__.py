@@ -1,7 +1,18 @@
 """The training loop and what a run leaves behind."""
 
+from fastcnn.train.callback import Callback
 from fastcnn.train.loop import EpochMetrics, Trainer, evaluate
 from fastcnn.train.range_test import RangeTest, range_test
-from fastcnn.train.run import RunFolder
+from fastcnn.train.run import Run, RunFolder, load_run
 
-__all__ = ["EpochMetrics", "RangeTest", "RunFolder", "Trainer", "evaluate", "range_test"]
+__all__ = [
+    "Callback",
+    "EpochMetrics",
+    "RangeTest",
+    "Run",
+    "RunFolder",
+    "Trainer",
+    "evaluate",
+    "load_run",
+    "range_test",
+]

@@ -1,13 +1,14 @@
 """`fastcnn train`: the small CNN on real images, with a progress bar and a run folder."""
 
-import contextlib
 import datetime
+import os
 import sys
 
 import numpy as np
 
 import fastcnn
 from fastcnn import data, nn, optim
+from fastcnn.train.callback import Callback
 from fastcnn.train.extras import need
 from fastcnn.train.loop import Trainer, evaluate
 from fastcnn.train.range_test import range_test
@@ -29,7 +30,9 @@ def train(arguments):
     dtype = np.dtype(arguments.dtype).type
     preprocess = data.Standardize.fit(dataset.x_train)
     classes = len(dataset.class_names)
-    net = nn.small_cnn(dataset.x_train.shape[1:], classes, arguments.width, arguments.drop, arguments.seed, dtype)
+    described = {"name": "small_cnn", "options": {"width": arguments.width, "drop": arguments.drop}}
+    shape = dataset.x_train.shape[1:]
+    net = nn.build(described["name"], shape, classes, arguments.seed, dtype, **described["options"])
     if arguments.backend == "cuda":
         fastcnn.to_device(net)
     parameters = nn.FlatParameters(net)
@@ -38,8 +41,10 @@ def train(arguments):
     )
     batches = data.Batches(dataset.x_train, dataset.y_train, arguments.batch_size, seed=arguments.seed)
     schedule = _schedule(arguments)
-    trainer = Trainer(net, optimizer, batches, preprocess, schedule, arguments.epochs, dtype)
-    run = RunFolder(arguments.out or _folder(dataset), _config(arguments, dataset, parameters.data.size))
+    run = RunFolder(arguments.out or _folder(dataset), _config(arguments, dataset, described, optimizer, preprocess))
+    callbacks = [_Bar(tqdm)] if tqdm else []
+    callbacks.append(_Records(run, evaluated_on))
+    trainer = Trainer(net, optimizer, batches, preprocess, schedule, arguments.epochs, dtype, callbacks)
     print(f"{dataset!r}")
     print(f"{parameters.data.size:,} parameters, {arguments.epochs} epochs of {len(batches)} steps")
     print(f"run folder {run.path}")
@@ -49,12 +54,7 @@ def train(arguments):
     interrupted = False
     with fastcnn.backend(arguments.backend):
         try:
-            for _ in range(arguments.epochs):
-                with _bar(tqdm, trainer) as on_step:
-                    metrics = trainer.run_epoch(evaluation, on_step)
-                run.add(metrics)
-                run.save_weights(net, preprocess)  # after every epoch: a crash loses one at most
-                print(_line(metrics, arguments.epochs, evaluated_on), flush=True)
+            trainer.fit(evaluation)
         except KeyboardInterrupt:
             interrupted = True
             print(f"\ninterrupted in epoch {trainer.epoch + 1}; saving what was learned", file=sys.stderr)
@@ -64,6 +64,43 @@ def train(arguments):
         if not interrupted:
             _report(net, dataset, evaluated_on, run, preprocess, dtype)
     return 130 if interrupted else 0
+
+
+class _Records(Callback):
+    """Keeps and prints what an epoch gave."""
+
+    def __init__(self, run, evaluated_on):
+        self.run, self.evaluated_on = run, evaluated_on
+
+    def after_epoch(self, trainer, metrics):
+        self.run.add(metrics)
+        self.run.save_weights(trainer.net, trainer.preprocess)  # after every epoch: a crash loses one at most
+        print(_line(metrics, trainer.epochs, self.evaluated_on), flush=True)
+
+
+class _Bar(Callback):
+    """A progress bar over the images of each epoch."""
+
+    def __init__(self, tqdm):
+        self.tqdm, self.bar = tqdm, None
+
+    def after_step(self, trainer, step, loss):
+        if self.bar is None:
+            described = f"epoch {trainer.epoch + 1}/{trainer.epochs}"
+            count = len(trainer.batches.x)
+            self.bar = self.tqdm(total=count, desc=described, unit=" images", leave=False, dynamic_ncols=True)
+        loss, accuracy, images = trainer.averages
+        if images:
+            self.bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
+        self.bar.update(images - self.bar.n)
+
+    def after_epoch(self, trainer, metrics):
+        self.on_stop(trainer)
+
+    def on_stop(self, trainer):
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
 
 
 def _dataset(arguments):
@@ -86,15 +123,19 @@ def _folder(dataset):
     return f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}"
 
 
-def _config(arguments, dataset, parameters):
+def _config(arguments, dataset, net, optimizer, preprocess):
     options = {name: value for name, value in vars(arguments).items() if name not in ("run", "command", "no_progress")}
-    described = {"name": dataset.name, "classes": list(dataset.class_names), "image_shape": dataset.x_train.shape[1:]}
+    path = None if arguments.data is None else os.path.abspath(arguments.data)
+    shape = dataset.x_train.shape[1:]
+    described = {"name": dataset.name, "path": path, "classes": list(dataset.class_names), "image_shape": shape}
+    settings = {name: getattr(optimizer, name) for name in ("lr", "momentum", "nesterov", "weight_decay")}
     return {
         "fastcnn": fastcnn.__version__,
         "numpy": np.__version__,
-        "net": "small_cnn",
-        "parameters": parameters,
-        "optimizer": "SGD with Nesterov momentum",
+        "net": net,
+        "parameters": optimizer.parameters.data.size,
+        "optimizer": {"name": type(optimizer).__name__, **settings},
+        "preprocess": {"name": type(preprocess).__name__},
         "dataset": {**described, "training_images": len(dataset.x_train), "test_images": len(dataset.x_test)},
         "options": options,
     }
@@ -110,22 +151,6 @@ def _note_compilation(backend):
     folder = cache_folder()
     if folder is None or not any(folder.glob("cpu.conv.*_backward_filter-*")):
         print("first use: compiling the kernels takes some 20 s, once", flush=True)
-
-
-@contextlib.contextmanager
-def _bar(tqdm, trainer):
-    """A progress bar over the images of an epoch, as the trainer's `on_step`; nothing without tqdm."""
-    if tqdm is None:
-        yield lambda loss, accuracy, images: None
-        return
-    epoch = f"epoch {trainer.epoch + 1}/{trainer.epochs}"
-    with tqdm(total=len(trainer.batches.x), desc=epoch, unit=" images", leave=False, dynamic_ncols=True) as bar:
-
-        def on_step(loss, accuracy, images):
-            bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
-            bar.update(images - bar.n)
-
-        yield on_step
 
 
 def _find_lr(trainer, run, backend):

@@ -44,59 +44,90 @@ class Trainer:
         those of `optim.schedules`
     epochs : int, for how many the schedule is laid out
     dtype : float32 or float64, of the images that the net sees
+    callbacks : sequence of `Callback`, called in this order
+
+    Attributes
+    ----------
+    epoch : int, how many epochs are complete
+    metrics : list of their `EpochMetrics`
+    averages : (loss, accuracy, images), means over the images seen so far in the epoch, and how many those are
     """
 
     AHEAD = 32  # steps whose losses a GPU may still be computing before they are waited for
 
-    def __init__(self, net, optimizer, batches, preprocess, schedule, epochs, dtype=np.float32):
+    def __init__(self, net, optimizer, batches, preprocess, schedule, epochs, dtype=np.float32, callbacks=()):
         self.net, self.optimizer, self.batches, self.preprocess = net, optimizer, batches, preprocess
-        self.schedule, self.epochs, self.dtype = schedule, epochs, dtype
-        self.base_lr, self.epoch = optimizer.lr, 0
+        self.schedule, self.epochs, self.dtype, self.callbacks = schedule, epochs, dtype, tuple(callbacks)
+        self.base_lr, self.epoch, self.metrics, self._sums = optimizer.lr, 0, [], _Sums()
 
-    def run_epoch(self, evaluation=None, on_step=lambda loss, accuracy, images: None):
+    @property
+    def averages(self):
+        return *self._sums.averages(), self._sums.images
+
+    def fit(self, evaluation=None):
+        """Train for the epochs that are left; return the `EpochMetrics` of all, `self.metrics`.
+
+        `evaluation` and errors are those of `run_epoch`.
+        """
+        self._call("on_start")
+        try:
+            while self.epoch < self.epochs:
+                self.run_epoch(evaluation)
+        finally:
+            self._call("on_stop")
+        return self.metrics
+
+    def run_epoch(self, evaluation=None):
         """Train for one epoch; return its `EpochMetrics`.
 
         Parameters
         ----------
         evaluation : (images, labels) or None
-        on_step : called after every step with the averages so far in this epoch and the number of images seen
 
         Raises
         ------
         FloatingPointError
             When the loss is no longer finite; the message says where, and what usually helps.
         """
-        start, sums, steps = time.perf_counter(), _Sums(), len(self.batches)
-        place, under_way = placement(self.net), []
+        start, steps = time.perf_counter(), len(self.batches)
+        self._sums, place, under_way = _Sums(), placement(self.net), []
         ahead = 1 if place is None else self.AHEAD
         self.net.train()
         for step, (x, y) in enumerate(self.batches.epoch(self.epoch)):
             progress = (self.epoch + step / steps) / self.epochs
             self.optimizer.lr = self.base_lr * self.schedule(progress)
-            x = prepared(x, self.batches, self.preprocess, self.dtype)
-            scores, loss, dscores = forward_loss(self.net, x, y, place)
+            x, seen = placed(prepared(x, self.batches, self.preprocess, self.dtype), y, place)
+            scores, loss, dscores = forward_loss(self.net, x, seen)
             under_way.append((step, scores, loss, y))
             read = len(under_way) == ahead or step + 1 == steps
             if read:
                 self._check_losses(under_way)
             self.net.backward(dscores, need_dx=False)
+            self._call("after_backward", step, x, seen, loss)
             self.optimizer.step()
             if read:
-                self._account(under_way, sums, on_step)
+                self._account(under_way)
+            self._call("after_step", step, loss)
         seconds = time.perf_counter() - start
         self.epoch += 1
         loss = accuracy = None
         if evaluation:
             loss, accuracy = evaluate(self.net, *evaluation, self.preprocess, self.dtype)
             self._check_finite(loss, f"after epoch {self.epoch}")
-        averages = (*sums.averages(), loss, accuracy)
-        return EpochMetrics(self.epoch, steps, self.optimizer.lr, *averages, seconds, sums.images / seconds)
+        averages = (*self._sums.averages(), loss, accuracy)
+        rate = self._sums.images / seconds
+        self.metrics.append(EpochMetrics(self.epoch, steps, self.optimizer.lr, *averages, seconds, rate))
+        self._call("after_epoch", self.metrics[-1])
+        return self.metrics[-1]
 
-    def _account(self, under_way, sums, on_step):
+    def _call(self, event, *arguments):
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *arguments)
+
+    def _account(self, under_way):
         """Read what steps gave, and empty their list."""
         for _, scores, loss, y in under_way:
-            sums.add(scores, loss, y)
-            on_step(*sums.averages(), sums.images)
+            self._sums.add(scores, loss, y)
         under_way.clear()
 
     def _check_losses(self, under_way):
@@ -117,7 +148,8 @@ def evaluate(net, x, y, preprocess, dtype=np.float32, batch_size=256):
     sums, place = _Sums(), placement(net)
     for first in range(0, len(x), batch_size):
         labels = y[first : first + batch_size]
-        scores, loss, _ = forward_loss(net, preprocess.apply(x[first : first + batch_size], dtype), labels, place)
+        images = preprocess.apply(x[first : first + batch_size], dtype)
+        scores, loss, _ = forward_loss(net, *placed(images, labels, place))
         sums.add(scores, loss, labels)
     return sums.averages()
 
@@ -133,10 +165,13 @@ def prepared(x, batches, preprocess, dtype):
     return x if batches.augment else preprocess.apply(x, dtype)
 
 
-def forward_loss(net, x, y, place):
-    """Scores, cross-entropy and its gradient for the scores; `place` is that of `placement`."""
-    if place is not None:
-        x, y = place(x), place(y)
+def placed(x, y, place):
+    """A batch where the net is; `place` is that of `placement`."""
+    return (x, y) if place is None else (place(x), place(y))
+
+
+def forward_loss(net, x, y):
+    """Scores, cross-entropy and its gradient for the scores."""
     scores = net.forward(x)
     return scores, *layers.softmax_loss(scores, y)
 
@@ -154,4 +189,4 @@ class _Sums:
         self.correct += int(np.count_nonzero(device.to_host(scores).argmax(axis=1) == answers))
 
     def averages(self):
-        return self.loss / self.images, self.correct / self.images
+        return (self.loss / self.images, self.correct / self.images) if self.images else (math.nan, math.nan)

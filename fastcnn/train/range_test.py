@@ -12,7 +12,7 @@ import numpy as np
 
 from fastcnn.layers import checks
 from fastcnn.nn import FlatParameters
-from fastcnn.train.loop import forward_loss, placement, prepared
+from fastcnn.train.loop import forward_loss, placed, placement, prepared
 
 _SMOOTHING = 0.8  # a loss so many steps away counts this to their power
 _CAP = 2.0  # no loss counts for more than so many times the first
@@ -74,7 +74,7 @@ def range_test(net, optimizer, batches, preprocess, low=1e-6, high=10.0, steps=1
     rising = np.geomspace(low, high, steps).tolist()
     endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
     for optimizer.lr, (x, y) in zip(rising, endless, strict=False):
-        _, loss, dscores = forward_loss(twin, prepared(x, batches, preprocess, dtype), y, place)
+        _, loss, dscores = forward_loss(twin, *placed(prepared(x, batches, preprocess, dtype), y, place))
         diverged = not math.isfinite(float(loss))
         if not diverged:
             rates.append(optimizer.lr)

@@ -2,9 +2,14 @@
 
 import json
 import pathlib
+from dataclasses import dataclass
 
+import numpy as np
+
+from fastcnn import data, nn
 from fastcnn.layers import device
 from fastcnn.train.extras import need
+from fastcnn.train.loop import EpochMetrics
 
 
 class RunFolder:
@@ -82,6 +87,109 @@ class RunFolder:
         part = self.path / f"{name}.part"
         part.write_bytes(content)
         part.replace(self.path / name)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left, ready for use.
+
+    Attributes
+    ----------
+    path : pathlib.Path, its folder
+    config : dict, the contents of config.json
+    net : nn.Module with the weights of the run, in test mode
+    preprocess : what images have to go through before the net, `apply(images, dtype)`
+    class_names : tuple of str
+    image_shape : (C, H, W)
+    dtype : numpy dtype of the net
+    metrics : list of EpochMetrics
+    """
+
+    path: pathlib.Path
+    config: dict
+    net: nn.Module
+    preprocess: data.Standardize
+    class_names: tuple
+    image_shape: tuple
+    dtype: np.dtype
+    metrics: list
+
+
+def load_run(path):
+    """The `Run` in a folder that `fastcnn train` left.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, no run in it, or one that stored no weights.
+    ValueError
+        If a file is damaged, or the weights are those of another net.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: there is no such folder")
+    config = read_config(path)
+    tensors = read_tensors(path / "weights.safetensors")
+    state = {k.removeprefix("preprocess."): tensors.pop(k) for k in list(tensors) if k.startswith("preprocess.")}
+    dtypes = {str(array.dtype) for array in tensors.values()}
+    if dtypes not in ({"float32"}, {"float64"}):
+        raise ValueError(f"{path / 'weights.safetensors'}: expected weights of one dtype, float32 or float64")
+    dtype = np.dtype(dtypes.pop())
+    try:
+        described, kind = config["dataset"], config["preprocess"]["name"]
+        shape, class_names = tuple(described["image_shape"]), tuple(described["classes"])
+        name, options, seed = config["net"]["name"], config["net"]["options"], config["options"].get("seed", 0)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path / 'config.json'}: {error} is missing, or not what it should be") from error
+    try:
+        net = nn.build(name, shape, len(class_names), seed, dtype.type, **options).eval()
+        net.load_state_dict(tensors)
+        preprocess = _preprocessing(kind).from_state(state)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: config.json and weights.safetensors do not belong together: {error}") from error
+    return Run(path, config, net, preprocess, class_names, shape, dtype, read_metrics(path))
+
+
+def read_config(path):
+    """The settings of the run in a folder; FileNotFoundError if there is none, ValueError if they are damaged."""
+    file = pathlib.Path(path) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: there is no run in this folder (no config.json)")
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: damaged ({error})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file}: damaged (it holds no settings)")
+    return config
+
+
+def read_tensors(file):
+    """The arrays of a .safetensors file by name; FileNotFoundError or ValueError if that is missing or damaged."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist")
+    library = need("safetensors.numpy")
+    try:
+        return library.load(file.read_bytes())
+    except (need("safetensors").SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: damaged, or no .safetensors file ({error})") from error
+
+
+def read_metrics(path):
+    """The `EpochMetrics` of the run in a folder, a list; ValueError if they are damaged."""
+    file = pathlib.Path(path) / "metrics.jsonl"
+    try:
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [EpochMetrics(**json.loads(line)) for line in lines]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: damaged ({error})") from error
+
+
+def _preprocessing(name):
+    kinds = {"Standardize": data.Standardize}
+    if name not in kinds:
+        raise ValueError(f"there is no preprocessing {name!r}")
+    return kinds[name]
 
 
 def _subplots(count):
