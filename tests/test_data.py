@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastcnn.data import Batches, Dataset, Standardize, fashion, images, load, load_fashion_mnist
+from fastcnn.data import Batches, Dataset, fashion, images, load, load_fashion_mnist
 from fastcnn.data.shuffle import permutation, stratified_split
 
 DIGITS = tuple("0123456789")
@@ -171,61 +171,6 @@ def test_batches_depend_on_seed_and_epoch_alone():
 def test_batches_reject(arguments, message):
     with pytest.raises(ValueError, match=message):
         Batches(**{"x": random_images(10, 1, 2, 2), "y": labels(10), **arguments})
-
-
-# ---- Standardize
-
-
-@pytest.mark.parametrize("x", [random_images(700, 3, 20, 20), random_images(7, 2, 300, 301) / np.float32(255)])
-@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
-def test_standardize_gives_mean_0_and_std_1(x, dtype, tolerance):
-    pre = Standardize.fit(x)
-    np.testing.assert_allclose(pre.mean, x.mean(axis=(0, 2, 3), dtype=float), rtol=1e-12)
-    np.testing.assert_allclose(pre.std, x.std(axis=(0, 2, 3), dtype=float), rtol=1e-12)
-    out = pre.apply(x, dtype)
-    assert out.dtype == dtype and out.shape == x.shape
-    np.testing.assert_allclose(out.mean(axis=(0, 2, 3), dtype=float), 0, atol=tolerance)
-    np.testing.assert_allclose(out.std(axis=(0, 2, 3), dtype=float), 1, atol=tolerance)
-    np.testing.assert_array_equal(pre.apply(x[0], dtype), out[0])
-
-
-@pytest.mark.parametrize("value", [7, 0.1])
-def test_standardize_constant_channel(value):
-    x = np.full((1001, 2, 17, 17), value)
-    x[:, 1] = random_images(1001, 17, 17)
-    pre = Standardize.fit(x)
-    assert pre.mean[0] == value and pre.std[0] == 1 and not pre.apply(x)[:, 0].any()
-
-
-def test_standardize_state_round_trip():
-    pre = Standardize.fit(random_images(5, 3, 4, 4))
-    state = pre.state()
-    assert {key: (value.shape, value.dtype) for key, value in state.items()} == dict.fromkeys(
-        ("mean", "std"), ((3,), np.float64)
-    )
-    x = random_images(2, 3, 9, 9, seed=1)
-    np.testing.assert_array_equal(Standardize.from_state(state).apply(x), pre.apply(x))
-
-
-@pytest.mark.parametrize(
-    "state",
-    [{}, {"mean": [0.0]}, {"mean": [0.0], "std": [0.0]}, {"mean": [0.0], "std": [1.0, 1.0]},
-     {"mean": [np.nan], "std": [1.0]}, {"mean": 0.0, "std": 1.0}, {"mean": [0.0], "std": [1.0], "more": [1.0]}],
-)  # fmt: skip
-def test_standardize_rejects_a_state(state):
-    with pytest.raises(ValueError, match="mean"):
-        Standardize.from_state(state)
-
-
-def test_standardize_rejects_images():
-    for x in (random_images(0, 3, 4, 4), random_images(3, 4, 4)):
-        with pytest.raises(ValueError, match="to fit to"):
-            Standardize.fit(x)
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        Standardize.fit(np.full((2, 1, 2, 2), np.nan))
-    for x in (random_images(2, 1, 4, 4), random_images(4, 4)):
-        with pytest.raises(ValueError, match="3, H, W"):
-            Standardize.fit(random_images(2, 3, 4, 4)).apply(x)
 
 
 # ---- load: what it does with any path

@@ -18,10 +18,23 @@ from fastcnn.data.batches import Batches
 from fastcnn.data.dataset import Dataset
 from fastcnn.data.fashion import load_fashion_mnist
 from fastcnn.data.files import load
-from fastcnn.data.preprocess import Standardize
+from fastcnn.data.preprocess import (
+    PCA,
+    PREPROCESSING,
+    ZCA,
+    ScaleToRange,
+    Standardize,
+    StandardizeEach,
+    SubtractMean,
+    SubtractMeanImage,
+    Whiten,
+)
 from fastcnn.data.testtime import predict_crops, resize_short_side, ten_crops
 
 __all__ = [
+    "PCA",
+    "PREPROCESSING",
+    "ZCA",
     "Batches",
     "ColorJitter",
     "Compose",
@@ -35,8 +48,13 @@ __all__ = [
     "ResizeAndCrop",
     "Rotate",
     "Scale",
+    "ScaleToRange",
     "Standardize",
+    "StandardizeEach",
+    "SubtractMean",
+    "SubtractMeanImage",
     "Translate",
+    "Whiten",
     "load",
     "load_fashion_mnist",
     "predict_crops",

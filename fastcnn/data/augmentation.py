@@ -18,7 +18,8 @@ class Compose:
     """Transforms of a batch, one after the other: first geometry, then colours and noise, cutout, and mixup.
 
     All geometric transforms together are one map from output to input pixels, and resample an image once, from
-    whatever of it the map meets. The preprocessing is part of the last step that computes pixels.
+    whatever of it the map meets. The preprocessing is part of the last step that computes pixels where it is an affine
+    map per channel (`scale_and_shift`), else a step of its own.
 
     Parameters
     ----------
@@ -34,7 +35,8 @@ class Compose:
     TypeError
         For what is no transform.
     ValueError
-        The transforms are not in the order of the stages, or dtype is another.
+        The transforms are not in the order of the stages, one cuts boxes out of what the preprocessing has left
+        without places (`PCA`), or dtype is another.
     """
 
     def __init__(self, transforms, preprocess=None, fill=0.0, dtype=np.float32):
@@ -51,6 +53,8 @@ class Compose:
                     f"transforms: {type(after).__name__} must come before {type(before).__name__}; "
                     "the order is geometry, colours and noise, Cutout, Mixup"
                 )
+        if not getattr(preprocess, "has_pixels", True) and any(t.stage == ERASE for t in self.transforms):
+            raise ValueError(f"transforms: there is nothing to cut out of what {type(preprocess).__name__} gives")
 
     def __call__(self, x, y=None, seed=0, epoch=0, images=None):
         """Augment a batch.
