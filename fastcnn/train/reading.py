@@ -1,0 +1,244 @@
+"""The reading of a run's curves: what they say in words, each statement with the numbers it rests on.
+
+Rules, after the common practice of watching a training: accuracy that still rises asks for longer training; training
+that gets better while validation gets worse is overfitting; no gap between the two is underfitting, as long as the
+training data are not learned.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+WARNING, ADVICE, GOOD = "warning", "advice", "good"  # how a statement is meant
+
+LOW, HIGH = 0.5, 2.0  # how far the first loss may lie below and above ln(classes)
+_RECENT = 1 / 3  # the part of the epochs at the end that tells where a curve is going
+_STEADY = 0.005  # accuracies closer than this are the same
+_CLEAR = 2.0  # a trend is one if its slope is so many times its standard error
+_GAP = 0.05  # accuracy on training data that is so much higher than elsewhere is a gap,
+_NO_GAP = 0.02  # and one that is no higher than this is none
+_LEARNED = 0.98  # training accuracy from which on there is nothing left to learn
+_WORSE, _FALLING = 1.05, 0.95  # a loss has risen, or falls, if it is so many times an earlier one
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One thing that curves say.
+
+    Attributes
+    ----------
+    rule : str, the name of the rule that found it
+    kind : {"warning", "advice", "good"}
+    text : str, what was found, the numbers that say so, and what helps
+    """
+
+    rule: str
+    kind: str
+    text: str
+
+
+def read(metrics, classes=None, first_loss=None, planned=None, evaluated_on="validation"):
+    """What the curves of a run say.
+
+    Parameters
+    ----------
+    metrics : list of EpochMetrics, of all complete epochs
+    classes : int or None
+    first_loss : float or None, that of the first batch, before any update
+    planned : int or None, the epochs that the run was to have
+    evaluated_on : str, the name of the data that `eval_loss` and `eval_accuracy` are of
+
+    Returns
+    -------
+    list of Statement
+    """
+    found = [] if first_loss is None or classes is None else [read_first_loss(first_loss, classes)]
+    if planned is not None and len(metrics) < planned:
+        text = f"{len(metrics)} of {planned} epochs are complete: the run is under way, or has ended early."
+        found.append(Statement("incomplete", ADVICE, text))
+    if not metrics:
+        return found
+    curves = _Curves(metrics, evaluated_on)
+    lost = _diverged(curves, classes)
+    if lost:
+        return [*found, lost]
+    if len(metrics) < 3:
+        text = f"{_count(len(metrics), 'epoch')} cannot show a trend; the curves can be read from three on."
+        return [*found, Statement("too short", ADVICE, text)]
+    rules = (_overfitting(curves), _underfitting(curves), _rising(curves), _plateau(curves))
+    found += [statement for statement in rules if statement]
+    return found if any(rules) else [*found, _settled(curves)]
+
+
+def read_first_loss(loss, classes):
+    """Whether the loss of an untrained net is what it should be: about ln(classes), that of equal scores.
+
+    Scores of standard deviation s that know nothing of the labels add about s^2/2 to it; `HIGH` lets s be 2, which is
+    what common initialisations give at most. Lower than ln(classes) it is by chance alone, which `LOW` leaves room for.
+    """
+    expected = math.log(classes)
+    numbers = f"The first loss is {_number(loss)}; equal scores give ln {classes} = {expected:.3g}"
+    if not math.isfinite(loss):
+        text = f"{numbers}. Look for NaN or infinity in the images, or for weights that are far too large."
+    elif loss > expected + HIGH:
+        text = (
+            f"{numbers}, at most {expected + HIGH:.3g} is usual. The scores are too large before anything is learned: "
+            "standardise the images, or begin with smaller weights."
+        )
+    elif loss < expected - LOW:
+        text = (
+            f"{numbers}, at least {expected - LOW:.3g} is usual. An untrained net cannot know that much: it has been "
+            "trained before, or most labels of the batch are of few classes, or there are fewer classes than said."
+        )
+    else:
+        return Statement("first loss", GOOD, f"{numbers}, which is as it should be.")
+    return Statement("first loss", WARNING, text)
+
+
+class _Curves:
+    """The metrics as arrays, NaN where there is none; `recent` is the slice of the last epochs."""
+
+    def __init__(self, metrics, evaluated_on):
+        self.evaluated_on, self.epochs = evaluated_on, [m.epoch for m in metrics]
+        for name in ("lr", "train_loss", "train_accuracy", "eval_loss", "eval_accuracy"):
+            values = [getattr(m, name) for m in metrics]
+            setattr(self, name, np.array([math.nan if value is None else value for value in values]))
+        self.evaluated = None not in [m.eval_loss for m in metrics]
+        self.window = min(len(metrics), max(4, math.ceil(_RECENT * len(metrics))))
+        self.recent = slice(-self.window, None)
+
+    @property
+    def accuracy(self):
+        """Of the data that were not trained on, if any; with its name."""
+        if self.evaluated:
+            return self.eval_accuracy, f"{self.evaluated_on} accuracy"
+        return self.train_accuracy, "training accuracy"
+
+    @property
+    def gap(self):
+        """By how much training accuracy is the higher one, over the recent epochs."""
+        return float(np.mean(self.train_accuracy[self.recent] - self.eval_accuracy[self.recent]))
+
+    @property
+    def flat(self):
+        """Whether neither accuracy nor training loss changes any more."""
+        accuracy, loss = self.accuracy[0][self.recent], self.train_loss[self.recent]
+        return len(self.epochs) > self.window and np.ptp(accuracy) < 2 * _STEADY and loss[-1] > _FALLING * loss[0]
+
+    def both(self):
+        """The recent accuracies in words."""
+        train, held_out = (np.mean(a[self.recent]) for a in (self.train_accuracy, self.eval_accuracy))
+        return f"training {train:.1%}, {self.evaluated_on} {held_out:.1%} over the last {self.window} epochs"
+
+
+def _diverged(curves, classes):
+    losses = {"training": curves.train_loss} | ({curves.evaluated_on: curves.eval_loss} if curves.evaluated else {})
+    for name, loss in losses.items():
+        lost = np.flatnonzero(~np.isfinite(loss))
+        if lost.size:
+            text = f"Diverged: the {name} loss is no number from epoch {curves.epochs[lost[0]]} on. "
+            return Statement("diverged", WARNING, text + "Lower the learning rate, or clip the gradients.")
+    loss, lowest = curves.train_loss[-1], curves.train_loss.min()
+    guessing = math.inf if classes is None else math.log(classes)
+    if loss > 1.5 * lowest and loss - lowest > 0.1:
+        before = f"{lowest:.3g} after epoch {curves.epochs[curves.train_loss.argmin()]}"
+        text = f"Diverging: the training loss rose from {before} to {loss:.3g}. Lower the learning rate."
+    elif loss > 1.02 * guessing:
+        text = (
+            f"Not learning: the training loss is {loss:.3g}, more than the ln {classes} = {guessing:.3g} of guessing. "
+            "Lower the learning rate, and see whether the net can learn a few images by heart."
+        )
+    else:
+        return None
+    return Statement("diverged", WARNING, text)
+
+
+def _overfitting(curves):
+    if not curves.evaluated:
+        return None
+    name, best = curves.evaluated_on, int(curves.eval_loss.argmin())
+    loss, train = curves.eval_loss, curves.train_loss
+    advice = "Regularise (weight decay, dropout, augmentation) or add data"
+    if min(loss[-2:]) > _WORSE * loss[best] and train[-1] < train[best]:
+        text = (
+            f"Overfitting: since epoch {curves.epochs[best]} the training loss fell from {train[best]:.3g} to "
+            f"{train[-1]:.3g} while the {name} loss rose from {loss[best]:.3g} to {loss[-1]:.3g}; {curves.both()}. "
+            f"{advice}; the weights of about epoch {curves.epochs[best]} had the lowest {name} loss."
+        )
+        return Statement("overfitting", WARNING, text)
+    if curves.gap > _GAP:
+        text = f"A gap of {_points(curves.gap)}: {curves.both()}. {advice}; a larger model would widen it."
+        return Statement("gap", ADVICE, text)
+    return None
+
+
+def _underfitting(curves):
+    if not curves.evaluated or curves.gap > _NO_GAP or np.mean(curves.train_accuracy[curves.recent]) >= _LEARNED:
+        return None
+    advice = (
+        "Use a larger model; longer training adds little." if curves.flat else "Train longer or use a larger model."
+    )
+    text = (
+        f"Underfitting: there is no gap; {curves.both()}. {advice} (Training accuracy is taken while the weights "
+        "change, with dropout and augmentation: it may be the lower one.)"
+    )
+    return Statement("underfitting", ADVICE, text)
+
+
+def _rising(curves):
+    accuracy, name = curves.accuracy
+    if _trend(accuracy[curves.recent]) <= 0:
+        return None
+    first, last = accuracy[curves.recent][[0, -1]]
+    text = (
+        f"The {name} is still rising: from {first:.1%} to {last:.1%} over the last {curves.window} epochs. Train longer"
+    )
+    if curves.lr[-1] < 0.1 * curves.lr.max():
+        text += f", with a schedule laid out for more epochs: the learning rate has come down to {curves.lr[-1]:.2g}"
+    return Statement("rising", ADVICE, f"{text}.")
+
+
+def _plateau(curves):
+    if not curves.flat:
+        return None
+    (accuracy, name), loss = curves.accuracy, curves.train_loss[curves.recent]
+    low, high = accuracy[curves.recent].min(), accuracy[curves.recent].max()
+    text = (
+        f"A plateau: over the last {curves.window} epochs the {name} stayed between {low:.1%} and {high:.1%}, and the "
+        f"training loss went from {loss[0]:.3g} to {loss[-1]:.3g}. "
+    )
+    if curves.lr[-1] < 0.1 * curves.lr.max():
+        text += f"The learning rate has come down to {curves.lr[-1]:.2g}: this is what the schedule gives."
+    else:
+        text += f"Lower the learning rate, {curves.lr[-1]:.2g}, or stop."
+    return Statement("plateau", ADVICE, text)
+
+
+def _settled(curves):
+    accuracy, name = curves.accuracy
+    best = int(accuracy.argmax())
+    text = f"Nothing stands out: the {name} is {accuracy[-1]:.1%}, at best {accuracy[best]:.1%} after epoch "
+    return Statement("settled", GOOD, f"{text}{curves.epochs[best]}.")
+
+
+def _trend(values):
+    """By how much the values rise (or, below 0, fall) along the line that fits them best; 0 where it is not clear."""
+    x = np.arange(len(values)) - (len(values) - 1) / 2
+    slope = (x @ values) / (x @ x)
+    rest = values - values.mean() - slope * x
+    error = math.sqrt(rest @ rest / max(1, len(values) - 2) / (x @ x))
+    rise = slope * (len(values) - 1)
+    return float(rise) if abs(rise) > _STEADY and abs(slope) > _CLEAR * error else 0.0
+
+
+def _points(share):
+    return f"{100 * share:.1f} percentage points"
+
+
+def _number(value):
+    return f"{value:.3g}" if math.isfinite(value) else "no number"
+
+
+def _count(count, noun):
+    return f"{count} {noun}" + "s" * (count != 1)
