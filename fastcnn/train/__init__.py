@@ -2,12 +2,14 @@
 
 from fastcnn.train.callback import Callback
 from fastcnn.train.loop import EpochMetrics, Trainer, evaluate
+from fastcnn.train.monitor import Monitor
 from fastcnn.train.range_test import RangeTest, range_test
 from fastcnn.train.run import Run, RunFolder, load_run
 
 __all__ = [
     "Callback",
     "EpochMetrics",
+    "Monitor",
     "RangeTest",
     "Run",
     "RunFolder",
