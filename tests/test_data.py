@@ -382,6 +382,8 @@ def test_npz_class_names(tmp_path):
         ({"x_test": random_images(10, 9, 7)}, r"training images are \(1, 8, 7\), test images \(1, 9, 7\)"),
         ({"y_train": labels(20) * 1.0}, r"y_train: labels must be \(N,\) integers, not \(20,\) float64"),
         ({"y_train": labels(20, classes=5)}, "y_test: labels must lie in 0 .. 4, found 0 .. 9"),
+        ({"y_train": labels(20) - 1}, "y_train: labels must lie in 0 .. 8, found -1 .. 8"),
+        ({"x_train": random_images(0, 8, 7), "y_train": labels(0)}, "there are no training images"),
         ({"y_train": labels(20) + 2**62}, "y_train: labels must lie in 0 .. 65535"),
         ({"y_train": labels(21)}, "y_train: 21 labels for 20 images"),
         ({"class_names": np.arange(10)}, "class_names must be a row of strings"),
@@ -462,6 +464,14 @@ def test_images_other_formats(sorted_folder, write_image, ending):
     assert x.shape == (3, 6, 5) and abs(x - [[[255]], [[0]], [[0]]]).max() < 8  # jpg and webp lose something
 
 
+def test_images_with_transparent_colours_of_a_palette(sorted_folder):
+    from PIL import Image
+
+    image = Image.fromarray(random_images(6, 5)).convert("P")
+    image.save(sorted_folder / "train/cat/1.png", transparency=bytes([0, 100, 255]))
+    np.testing.assert_array_equal(load(sorted_folder).x_train[0], np.broadcast_to(random_images(6, 5), (3, 6, 5)))
+
+
 def test_images_are_turned_as_exif_says(sorted_folder):
     from PIL import Image
 
@@ -501,13 +511,27 @@ def test_images_of_different_sizes(sorted_folder, write_image):
     assert data.x_train.shape == (4, 1, 4, 3) and (data.x_test[-1] == 77).all()
 
 
-@pytest.mark.parametrize("content", ["text", "truncated", "16 bits"])
+BAD_IMAGES = {
+    "text": lambda file: file.write_bytes(b"no image"),
+    "empty": lambda file: file.write_bytes(b""),
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:60]),
+    "another byte": lambda file: file.write_bytes(flip(file.read_bytes())),
+    "missing": lambda file: (file.unlink(), file.symlink_to("nowhere.png")),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+}
+
+
+@pytest.mark.parametrize("content", [*BAD_IMAGES, "16 bits", "truncated JPEG"])
 def test_images_bad(sorted_folder, write_image, content):
     file = sorted_folder / "train/cat/2.png"
     if content == "16 bits":
         write_image(file, random_images(6, 5).astype(np.uint16))
+    elif content == "truncated JPEG":
+        write_image(file.with_suffix(".jpg"), random_images(6, 5))
+        file.write_bytes(cut(file.with_suffix(".jpg").read_bytes()[:-20]))
+        file.with_suffix(".jpg").unlink()
     else:
-        file.write_bytes(b"no image" if content == "text" else file.read_bytes()[:60])
+        BAD_IMAGES[content](file)
     with pytest.raises(ValueError, match="2.png: cannot be decoded"):
         load(sorted_folder)
     with pytest.warns(UserWarning, match="2.png is skipped") as record:

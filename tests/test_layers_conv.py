@@ -128,6 +128,8 @@ def test_weights_perturbed_in_place_count():
             {"w": spread(6, 4, 8, 3)},
             r"kernel \(8, 3\) .*: expected to fit into the padded image, got .*\(5, 6\).* \(1, 1\)",
         ),
+        ({"w": np.zeros((0, 4, 3, 3)), "b": np.zeros(0)}, "w: expected at least one filter .*, got shape .0, 4, 3, 3"),
+        ({"x": np.zeros((2, 0, 5, 6)), "w": np.zeros((6, 0, 3, 3))}, "w: expected .* at least one channel, got shape"),
         ({"w": np.zeros((6, 4, 0, 3))}, "window: expected images and kernels of at least 1 x 1, got"),
         ({"x": np.zeros((2, 4, 0, 6))}, "window: expected images and kernels of at least 1 x 1, got"),
         ({"param": {"stride": 1, "pad": 1, "dilation": 4}}, r"kernel \(3, 3\) with dilation \(4, 4\): expected to fit"),

@@ -38,10 +38,10 @@ class Dataset:
             x, y = np.asarray(getattr(self, f"x_{part}")), np.asarray(getattr(self, f"y_{part}"))
             if x.ndim != 4 or x.dtype != np.uint8 or 0 in x.shape[1:]:
                 raise ValueError(f"{self.name}: x_{part} must be (N, C, H, W) uint8, not {x.shape} {x.dtype}")
+            if part == "train" and not len(x):
+                raise ValueError(f"{self.name}: there are no training images")
             check_labels(y, len(x), len(fields["class_names"]), f"{self.name}: y_{part}")
             fields[f"x_{part}"], fields[f"y_{part}"] = read_only(x), read_only(y.astype(np.intp, copy=False))
-        if len(fields["x_train"]) == 0:
-            raise ValueError(f"{self.name}: there are no training images")
         shapes = {part: fields[f"x_{part}"].shape[1:] for part in ("train", "test")}
         if shapes["train"] != shapes["test"]:
             raise ValueError(f"{self.name}: training images are {shapes['train']}, test images {shapes['test']}")

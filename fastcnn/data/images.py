@@ -150,6 +150,8 @@ def _decode(file, size):
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):  # converting would clip, not scale
             raise ValueError(f"mode {image.mode}: more than 8 bits per channel")
+        if image.mode == "P":  # whose colours may be transparent, which Pillow warns of where it drops that
+            image = image.convert("RGBA")
         image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
         if size is not None:
             image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)

@@ -111,6 +111,8 @@ def geometry_of(x_shape, w_shape, param):
     checks.axes("x", x_shape, "(N, C, H, W)")
     checks.axes("w", w_shape, "(F, C/groups, HH, WW)")
     (N, C), (F, C_group) = x_shape[:2], w_shape[:2]
+    if not (F and C_group):
+        raise ValueError(f"w: expected at least one filter of at least one channel, got shape {tuple(w_shape)}")
     if C % groups or F % groups:
         raise ValueError(f"groups: expected a divisor of C = {C} and F = {F}, got {groups}")
     if C_group * groups != C:
