@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastcnn
+from fastcnn import layers, nn, optim
 from fastcnn.bench import cases, ceilings, measure, nets, report, runners, table, targets, timer, worker
 from fastcnn.bench.families.data import PIPELINES
 from fastcnn.bench.results import Results
@@ -251,6 +252,30 @@ def test_everyone_does_the_same_work(name, every):
         file = runners.CONTESTANTS[contestant]
         if file in installed and (work, contestant) in runners.works(file) and case.comparable:
             assert worker.agree(ours, worker.looks(run(case, contestant, inputs))), contestant
+
+
+def test_steps_beside_the_input_pipeline():
+    """All contestants do their work as often as the case says, on the batches that the seed gives."""
+    params = dict(pipeline="flip, crop, cutout and mixup", x=(12, 3, 32, 32), batch=4, steps=3, prefetch=2, seed=1,
+                  net="resnet20", lr=1e-4, momentum=0.9)  # fmt: skip
+    works, found = runners.works("ours"), {}
+    for work, contestant in (("input_pipeline", "fastcnn"), ("training_with_input", "fastcnn"),
+                             ("training_with_input", "step alone"), ("input_pipeline", "step alone")):  # fmt: skip
+        case = cases.Case(work, "data", work, params)
+        found[work, contestant] = works[work, contestant](case.inputs(), params, contestant)
+    x, y = found["input_pipeline", "fastcnn"]()  # the last batch of the first epoch
+    again = works["input_pipeline", "fastcnn"](case.inputs(), {**params, "prefetch": 0, "steps": 1}, "fastcnn")
+    epoch = [again() for _ in range(3)]
+    assert x.shape == (4, 3, 32, 32) and y.shape == (4, 10) and np.array_equal(x, epoch[2][0])
+    net = nets.NETS["resnet20"]()
+    optimizer, losses = optim.SGD(nn.FlatParameters(net), params["lr"], momentum=0.9), []
+    for x, y in epoch:
+        losses.append(layers.softmax_loss(net.forward(x), y))
+        net.backward(losses[-1][1], need_dx=False)
+        optimizer.step()
+    assert found["training_with_input", "fastcnn"]() == losses[2][0]
+    alone = found["training_with_input", "step alone"]
+    assert alone() == found["input_pipeline", "step alone"]() and np.isfinite(alone())
 
 
 @pytest.mark.parametrize("rule", ["SGD", "momentum", "Adagrad", "RMSProp", "Adam", "AdamW"])

@@ -35,7 +35,7 @@ def _speedup(results, pyplot):
     works = {}
     for row in results.cases.values():
         for name, result in row["results"].items():
-            if "ratio" in result and row["kind"] == "time":
+            if "ratio" in result and row["kind"] == "time" and name in ("reference", *table.PEERS):
                 works.setdefault(row["work"], {}).setdefault(name, []).append(result["ratio"]["median"])
     names = [name for name in ("reference", *table.PEERS) if any(name in found for found in works.values())]
     figure, axis = pyplot.subplots(figsize=(11, 2 + 0.2 * sum(map(len, works.values()))), layout="constrained")

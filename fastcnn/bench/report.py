@@ -18,6 +18,9 @@ of the direct algorithm, so that a faster algorithm can exceed 100 %; so can wor
 
 fastcnn writes into buffers that outlive the call, as its stateful layers do; PyTorch allocates its results, as its
 modules do.
+
+*step alone* is fastcnn's training step on a batch that is ready, as often as the case makes, or takes, one. Above 1,
+batches are made faster than steps use them up; at 1, to make them meanwhile costs the steps nothing.
 """
 _GPU_METHOD = """\
 ## How it was measured
@@ -136,7 +139,7 @@ def _number(target, value):
 
 def _family(results, family, rows):
     """A table of one family; columns in which nothing stands are left out."""
-    peers = [name for name in table.PEERS if any(name in row["results"] for row in rows)]
+    peers = [name for name in table.COLUMNS if any(name in row["results"] for row in rows)]
     first = "memory" if family == "memory" else "time"
     heads = ["case", first, "GFLOP/s", "GB/s", "ceiling", "NumPy", "launch", *peers, "images/s"]
     lines = [

@@ -3,11 +3,13 @@
 from fastcnn.bench.runners import COMPETING
 
 PEERS = ("torch", "torch channels_last", "torch.compile", "torch bf16", "onnxruntime", "jax", "cupy")
+COLUMNS = (*PEERS, "step alone")  # everyone that ours is compared with, but the reference
 SHORT = {
     "torch channels_last": "t.ch.last",
     "torch.compile": "t.compile",
     "torch bf16": "t.bf16",
     "onnxruntime": "onnxrt",
+    "step alone": "alone",
 }
 
 
@@ -31,7 +33,7 @@ def line(row, run):
 
 
 def _columns(backend):
-    return [name for name in PEERS if name in COMPETING[backend]]
+    return [name for name in COLUMNS if name in COMPETING[backend]]
 
 
 def cells(row, run):

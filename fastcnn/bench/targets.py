@@ -93,6 +93,10 @@ _CPU = (
         Target(f"inference of 128 images, {net}", _ANY, least, 2.0, _work("inference", net, "n128"))
         for net, least in (("resnet20", 0.9), ("vgg11", 1.3), ("resnet18", 1.3))
     ),
+    Target(
+        "batches of the input pipeline, to the steps of ResNet-20", ("step alone",), 5, None, _works("input_pipeline")
+    ),
+    Target("ResNet-20 on augmented batches, to ready ones", ("step alone",), 0.95, None, _works("training_with_input")),
     Target("peak memory of a training step", ("torch",), 1.0, 2.0, _works("step_memory"), 1.0),
     Target("cold `fastcnn train`", "seconds", 60, None, _works("cold_train")),
     Target("first convolution of a process, kernels on disk", "seconds", 0.6, 0.3, _works("first_conv")),

@@ -1,6 +1,7 @@
 """fastcnn, called as its stateful layers call it: with buffers that outlive the call. Also its NumPy reference."""
 
 import functools
+import itertools
 
 import numpy as np
 
@@ -221,15 +222,46 @@ def _cross_entropy(a, p, contestant):
 def _augment_batch(a, p, contestant):
     from fastcnn.cpu.jit import on_one_thread
 
-    _, _, transforms = PIPELINES[p["pipeline"]]
-    preprocess = data.Standardize(np.array([125.3, 123.0, 113.9]), np.array([63.0, 62.1, 66.7]))
-    augment, x, y = data.Compose(transforms(), preprocess), a["x"], a["y"]
+    augment, x, y = _augmentation(p), a["x"], a["y"]
 
     def run():
         with on_one_thread():
             return augment(x, y, p["seed"])
 
     return run
+
+
+def _augmentation(p):
+    _, _, transforms = PIPELINES[p["pipeline"]]
+    preprocess = data.Standardize(np.array([125.3, 123.0, 113.9]), np.array([63.0, 62.1, 66.7]))
+    return data.Compose(transforms(), preprocess)
+
+
+def _endless_batches(a, p, prefetch):
+    """Augmented batches of one epoch after the other."""
+    arguments = a["x"], a["y"], p["batch"], True, p["seed"], True
+    batches = data.Batches(*arguments, augment=_augmentation(p), prefetch=prefetch)
+    return itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
+
+
+@_COMPILED
+def _input_pipeline(a, p, contestant):
+    batches = _endless_batches(a, p, p["prefetch"])
+    return lambda: [next(batches) for _ in range(p["steps"])][-1]
+
+
+@_COMPILED
+def _training_with_input(a, p, contestant):
+    step, batches = _step(p), _endless_batches(a, p, p["prefetch"])
+    return lambda: [step(*next(batches)) for _ in range(p["steps"])][-1]
+
+
+def _step_alone(a, p, contestant):
+    step, batch = _step(p), next(_endless_batches(a, p, prefetch=0))
+    return lambda: [step(*batch) for _ in range(p["steps"])][-1]
+
+
+WORKS["input_pipeline", "step alone"] = WORKS["training_with_input", "step alone"] = _step_alone
 
 
 class _Flat:
@@ -271,19 +303,25 @@ def _affine_training(a, p, contestant):
     return run
 
 
-@_OWN
-def _training_step(a, p, contestant):
+def _step(p):
+    """A function (x, y) that trains a net for a step, and returns the loss."""
     net = _placed(nets.NETS[p["net"]]())
     optimizer = optim.SGD(nn.FlatParameters(net), p["lr"], momentum=p["momentum"])
     net.train()
 
-    def run():
-        loss, dscores = layers.softmax_loss(net.forward(a["x"]), a["y"])
+    def step(x, y):
+        loss, dscores = layers.softmax_loss(net.forward(x), y)
         net.backward(dscores, need_dx=False)
         optimizer.step()
         return loss
 
-    return run
+    return step
+
+
+@_OWN
+def _training_step(a, p, contestant):
+    step = _step(p)
+    return lambda: step(a["x"], a["y"])
 
 
 WORKS["step_memory", "fastcnn"] = _training_step
