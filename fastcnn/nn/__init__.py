@@ -5,6 +5,7 @@ from fastcnn.nn.activation import ELU, GELU, LeakyReLU, Maxout, PReLU, ReLU, Sig
 from fastcnn.nn.containers import Add, Identity, Residual, Sequential
 from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.dropout import Dropout
+from fastcnn.nn.finetuning import freeze_all_but_top, head, layerwise_rates, replace_head, stages
 from fastcnn.nn.flat import FlatParameters
 from fastcnn.nn.inference import Inference
 from fastcnn.nn.linear import Flatten, Linear
@@ -62,10 +63,14 @@ __all__ = [
     "Summary",
     "Tanh",
     "build",
+    "freeze_all_but_top",
+    "head",
     "initialisers",
+    "layerwise_rates",
     "lenet",
     "memory",
     "mlp",
+    "replace_head",
     "resnet18",
     "resnet20",
     "resnet32",
@@ -73,6 +78,7 @@ __all__ = [
     "resnet50",
     "resnet56",
     "small_cnn",
+    "stages",
     "torchvision",
     "vgg11",
     "vgg13",

@@ -185,7 +185,7 @@ class Module:
         """Keep all parameters of this layer and those below it as they are; returns the layer.
 
         Optimizers leave them alone from their next step on, bit for bit, and backward passes end where nothing below
-        is learned. Running statistics are another matter: they stay in test mode, `layer.eval(gradients=True)`.
+        is learned. A frozen batch norm is in test mode, also after `train`: its running statistics stay as they are.
         """
         for _, parameter in self.named_parameters():
             parameter.trainable = False
@@ -243,9 +243,7 @@ class Module:
             If names are missing or unknown, a shape differs, or an array holds no numbers; nothing is changed then.
         """
         own = self.state_dict()
-        if own.keys() != state.keys():
-            missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-            raise ValueError(f"state: not of this net; missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
+        check_names(own, state)
         given = {name: checks.as_array(f"state[{name!r}]", array) for name, array in state.items()}
         for name, array in own.items():
             checks.shape(f"state[{name!r}]", given[name], array.shape)
@@ -318,3 +316,15 @@ class Module:
             buffers[name] = None  # before there is another
             memory = buffers[name] = aligned(size)
         return memory[:size].view(like.dtype).reshape(shape)
+
+
+def check_names(own, given):
+    """ValueError unless the names given are the net's own; the message has some that are missing or unknown."""
+    if set(own) != set(given):
+        missing, unknown = _some(set(own) - set(given)), _some(set(given) - set(own))
+        raise ValueError(f"state: not of this net; missing {missing}, unknown {unknown}")
+
+
+def _some(names, most=4):
+    listed = sorted(names)[:most] or "nothing"
+    return f"{listed} and {len(names) - most} more" if len(names) > most else f"{listed}"

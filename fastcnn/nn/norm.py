@@ -43,14 +43,28 @@ class BatchNorm2d(_Norm):
     momentum : float in [0, 1]: running = momentum running + (1 - momentum) batch, with the biased variance
     relu : bool
     dtype : float32 or float64
+
+    Attributes
+    ----------
+    training : bool, whether x is normalised by the batch's moments, and the running ones follow these
+        Never while the layer is frozen, whatever `train` says.
     """
 
     statistics = ("running_mean", "running_var")
+    _training = True
 
     def __init__(self, channels, eps=1e-5, momentum=0.9, relu=False, dtype=np.float32):
         super().__init__(channels, eps, dtype)
         self.momentum, self.relu = checks.number("momentum", momentum, 0, 1), relu
         self.running_mean, self.running_var = np.zeros(channels, dtype), np.ones(channels, dtype)
+
+    @property
+    def training(self):
+        return self._training and self.learns
+
+    @training.setter
+    def training(self, mode):
+        self._training = mode
 
     @property
     def sums_in_place(self):

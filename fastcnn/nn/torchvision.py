@@ -5,6 +5,8 @@ VGG nets a convolution has a bias there even if a batch norm follows, which is l
 the running mean, and saved as zero. Dictionaries are of NumPy arrays, as from `safetensors.numpy.load_file`.
 """
 
+from collections import Counter
+
 import numpy as np
 
 from fastcnn.layers import checks, device
@@ -12,7 +14,9 @@ from fastcnn.nn.activation import ReLU
 from fastcnn.nn.containers import Residual
 from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.dropout import Dropout
+from fastcnn.nn.finetuning import stages
 from fastcnn.nn.linear import Flatten, Linear
+from fastcnn.nn.module import check_names
 from fastcnn.nn.norm import BatchNorm2d
 from fastcnn.nn.pool import MaxPool2d
 
@@ -39,8 +43,16 @@ def state_dict(net):
     return state
 
 
-def load_state_dict(net, state):
+def load_state_dict(net, state, head="load"):
     """Copy arrays by torchvision's names into a net of the VGG or ResNet family.
+
+    Parameters
+    ----------
+    net : Sequential
+    state : dict of arrays
+    head : {"load", "skip"}
+        "skip" leaves the net's last affine layer as it is, and may be used with a state of another number of classes;
+        of a VGG net also with one that has more affine layers.
 
     Raises
     ------
@@ -48,24 +60,81 @@ def load_state_dict(net, state):
         If the net is of neither family, names are missing or unknown, or a shape differs; nothing is changed then.
     """
     state = {k: checks.as_array(f"state[{k!r}]", v) for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    layers, own = _layers(net), net.state_dict()
+    last = list(layers)[-1]
+    if checks.choice("head", head, ("load", "skip")) == "skip":
+        layers.pop(last)
+        state = {key: value for key, value in state.items() if not _at_or_behind(last, key)}
     biases = {norm: state.pop(bias) for bias, norm in _lost_biases(net).items() if bias in state}
-    given, wanted = {}, set()
-    for name, (ours, layer) in _layers(net).items():
+    check_names([f"{name}.{key}" for name, (_, layer) in layers.items() for key in layer.state_dict()], state)
+    given = {}
+    for name, (ours, layer) in layers.items():
         for key, array in layer.state_dict().items():
-            wanted.add(f"{name}.{key}")
-            if f"{name}.{key}" not in state:
-                continue
             value = state[f"{name}.{key}"]
             value = value.T if isinstance(layer, Linear) else value
+            if name == last and value.shape != array.shape and value.shape[:-1] == array.shape[:-1]:
+                raise ValueError(
+                    f"state[{name}.{key}]: weights for {value.shape[-1]} classes, the net has {array.shape[-1]}; "
+                    "head='skip' loads all but this layer"
+                )
             checks.shape(f"state[{name}.{key}]", value, array.shape)
             if key == "running_mean" and name in biases:
                 checks.shape(f"the bias before {name}", biases[name], array.shape)
                 value = value - biases[name]
             given[f"{ours}.{key}"] = value
-    if wanted != state.keys():
-        missing, unknown = sorted(wanted - state.keys()), sorted(state.keys() - wanted)
-        raise ValueError(f"state: not of this net; missing {missing or 'nothing'}, unknown {unknown or 'nothing'}")
-    net.load_state_dict(given)
+    net.load_state_dict(own | given)
+
+
+_RESNETS = {  # blocks of each stage, convolutions of a block
+    ((2, 2, 2, 2), 2): "resnet18",
+    ((3, 4, 6, 3), 2): "resnet34",
+    ((3, 4, 6, 3), 3): "resnet50",
+    ((3, 3, 3), 2): "resnet20",
+    ((5, 5, 5), 2): "resnet32",
+    ((9, 9, 9), 2): "resnet56",
+}
+_VGGS = {8: "vgg11", 10: "vgg13", 13: "vgg16", 16: "vgg19"}  # by their convolutions
+
+
+def recognise(state):
+    """Which network has weights of these names and shapes, by torchvision's names.
+
+    Returns
+    -------
+    name : str, of `nn.NETWORKS`
+    channels, classes : int, of the images and the scores
+    options : dict, of `nn.build`, such as the width
+
+    Raises
+    ------
+    ValueError
+        If it is no network of the VGG or ResNet family that `nn` has.
+    """
+    shapes = {key: np.shape(state[key]) for key in sorted(state) if key.endswith("weight")}
+    affine = [shape for shape in shapes.values() if len(shape) == 2]
+    first, name, options = (), None, {}
+    if "conv1.weight" in shapes:
+        first = shapes["conv1.weight"]
+        blocks = Counter(stage for stage, _ in {tuple(key.split(".")[:2]) for key in shapes if key[:5] == "layer"})
+        counts = tuple(blocks[stage] for stage in sorted(blocks))
+        name = _RESNETS.get((counts, 3 if "layer1.0.conv3.weight" in shapes else 2))
+        options = {} if len(counts) == 3 else {"stem": "imagenet" if first[2:] == (7, 7) else "cifar"}
+    elif "features.0.weight" in shapes:
+        first = shapes["features.0.weight"]
+        name = _VGGS.get(sum(len(shape) == 4 for shape in shapes.values()))
+        head = "imagenet" if len(affine) == 3 else "cifar"
+        options = {"batch_norm": "features.1.weight" in shapes, "head": head}
+    if name is None or not affine or len(first) != 4:
+        some = ", ".join(list(state)[:3]) or "none"
+        raise ValueError(f"state: expected the names of a VGG or ResNet net of torchvision, got {some}, ...")
+    return name, first[1], affine[-1][0], {"width": first[0], **options}
+
+
+def _at_or_behind(layer, key):
+    """Whether an array's name is of this layer, or of one behind it in the same part of the net."""
+    part, _, place = layer.partition(".")
+    other, _, number = key.rpartition(".")[0].partition(".")
+    return other == part and (number == place or number.isdigit() and place.isdigit() and int(number) > int(place))
 
 
 def _layers(net):
@@ -75,20 +144,20 @@ def _layers(net):
 
 
 def _resnet(net):
-    stage, block, stem = 1, 0, {Conv2d: "conv1", BatchNorm2d: "bn1", Linear: "fc"}
-    for ours, layer in net.children().items():
-        if type(layer) in stem:
-            yield stem[type(layer)], (ours, layer)
-        if not isinstance(layer, Residual):
-            continue
-        if layer.shortcut and block:  # which the first block of a stage has
-            stage, block = stage + 1, 0
-        prefix = f"layer{stage}.{block}"
-        for i, inner in enumerate(layer.main.layers):
-            yield f"{prefix}.{('conv', 'bn')[i % 2]}{i // 2 + 1}", (f"{ours}.main.{i}", inner)
-        for i, inner in enumerate(layer.shortcut.layers if layer.shortcut else ()):
-            yield f"{prefix}.downsample.{i}", (f"{ours}.shortcut.{i}", inner)
-        block += 1
+    single = {Conv2d: "conv1", BatchNorm2d: "bn1", Linear: "fc"}
+    for number, stage in enumerate(stages(net)):  # the stem is 0
+        for ours, layer in stage.items():
+            if type(layer) in single:
+                yield single[type(layer)], (ours, layer)
+            elif layer.state_dict() and not isinstance(layer, Residual):
+                raise ValueError(f"net: torchvision's ResNets have nothing like layer {ours}, {type(layer).__name__}")
+        blocks = {ours: layer for ours, layer in stage.items() if isinstance(layer, Residual)}
+        for block, (ours, layer) in enumerate(blocks.items()):
+            prefix = f"layer{number}.{block}"
+            for i, inner in enumerate(layer.main.layers):
+                yield f"{prefix}.{('conv', 'bn')[i % 2]}{i // 2 + 1}", (f"{ours}.main.{i}", inner)
+            for i, inner in enumerate(layer.shortcut.layers if layer.shortcut else ()):
+                yield f"{prefix}.downsample.{i}", (f"{ours}.shortcut.{i}", inner)
 
 
 def _vgg(net):

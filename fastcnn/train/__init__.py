@@ -5,6 +5,7 @@ from fastcnn.train.loop import EpochMetrics, Trainer, evaluate
 from fastcnn.train.monitor import Monitor
 from fastcnn.train.range_test import RangeTest, range_test
 from fastcnn.train.run import Run, RunFolder, load_run
+from fastcnn.train.weights import load_weights
 
 __all__ = [
     "Callback",
@@ -16,5 +17,6 @@ __all__ = [
     "Trainer",
     "evaluate",
     "load_run",
+    "load_weights",
     "range_test",
 ]
