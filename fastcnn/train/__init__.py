@@ -3,6 +3,7 @@
 from fastcnn.train.callback import Callback
 from fastcnn.train.loop import EpochMetrics, Trainer, evaluate
 from fastcnn.train.monitor import Monitor
+from fastcnn.train.probabilities import MonteCarlo, monte_carlo
 from fastcnn.train.range_test import RangeTest, range_test
 from fastcnn.train.run import Run, RunFolder, load_run
 from fastcnn.train.weights import load_weights
@@ -11,6 +12,7 @@ __all__ = [
     "Callback",
     "EpochMetrics",
     "Monitor",
+    "MonteCarlo",
     "RangeTest",
     "Run",
     "RunFolder",
@@ -18,5 +20,6 @@ __all__ = [
     "evaluate",
     "load_run",
     "load_weights",
+    "monte_carlo",
     "range_test",
 ]
