@@ -2,12 +2,14 @@
 
 from fastcnn.nn import initialisers, memory, torchvision
 from fastcnn.nn.activation import ELU, GELU, LeakyReLU, Maxout, PReLU, ReLU, Sigmoid, Tanh
-from fastcnn.nn.containers import Add, Identity, Residual, Sequential
+from fastcnn.nn.containers import Residual, Sequential
 from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.dropout import Dropout
 from fastcnn.nn.finetuning import freeze_all_but_top, head, layerwise_rates, replace_head, stages
 from fastcnn.nn.flat import FlatParameters
+from fastcnn.nn.graph import Graph
 from fastcnn.nn.inference import Inference
+from fastcnn.nn.joins import Add, Concatenate, Identity
 from fastcnn.nn.linear import Flatten, Linear
 from fastcnn.nn.module import Module, Parameter
 from fastcnn.nn.networks import (
@@ -30,12 +32,14 @@ from fastcnn.nn.networks import (
 from fastcnn.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm
 from fastcnn.nn.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from fastcnn.nn.summary import Summary
+from fastcnn.nn.symbols import Input, Node
 
 __all__ = [
     "Add",
     "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Concatenate",
     "Conv2d",
     "Dropout",
     "ELU",
@@ -43,9 +47,11 @@ __all__ = [
     "Flatten",
     "GELU",
     "GlobalAvgPool2d",
+    "Graph",
     "GroupNorm",
     "Identity",
     "Inference",
+    "Input",
     "InstanceNorm2d",
     "LayerNorm",
     "LeakyReLU",
@@ -54,6 +60,7 @@ __all__ = [
     "Maxout",
     "Module",
     "NETWORKS",
+    "Node",
     "PReLU",
     "Parameter",
     "ReLU",

@@ -1,20 +1,84 @@
 """Layers made of layers."""
 
-import itertools
-
-from fastcnn.layers import checks
-from fastcnn.layers.backend import floor
-from fastcnn.nn.conv import Conv2d
-from fastcnn.nn.memory import shared
+from fastcnn.nn.joins import Add
 from fastcnn.nn.module import Module
-from fastcnn.nn.norm import BatchNorm2d
-from fastcnn.nn.summary import Row
+from fastcnn.nn.plan import PASSES, Plan, Program
 
 
-class Sequential(Module):
+class Composition(Module):
+    """Layers that run as a `Plan` says; a subclass defines `expand`, and `parts` where children may be replaced.
+
+    What is derived further and has passes of its own is to others a layer like any.
+    """
+
+    inputs = 1  # how many arrays it takes
+    single, keys = True, None  # whether it gives one array, the keys if it gives a dictionary, otherwise a tuple
+
+    def expand(self, program, values, name):
+        """Add the layers to a `Program`, for inputs of these values; returns the values that it gives, a tuple."""
+        raise NotImplementedError
+
+    def parts(self):
+        """The sub-layers, in any order."""
+        return list(self.children().values())
+
+    def lower(self, program, values, name):
+        own = type(self).forward is not Composition.forward or type(self).backward is not Composition.backward
+        if own or PASSES & vars(self).keys():
+            return super().lower(program, values, name)
+        return self.expand(program, values, name)
+
+    def forward(self, *inputs):
+        if len(inputs) != self.inputs:
+            raise ValueError(f"inputs: expected {self.inputs}, got {len(inputs)}")
+        return self._packed(self._planned().forward(inputs, self.memory))
+
+    def backward(self, dout, need_dx=True):
+        plan = self._planned()
+        gradients = plan.backward(self._unpacked(dout, len(plan.program.outputs)), self.memory, need_dx)
+        return (gradients if self.inputs > 1 else gradients[0]) if need_dx else None
+
+    def output_shape(self, *shapes):
+        program = self._planned().program
+        shapes = program.shapes(*shapes)
+        return self._packed(tuple(shapes[value] for value in program.outputs))
+
+    def _planned(self):
+        plan = vars(self).get("_plan")
+        if plan is None or not plan.holds():
+            plan = self._plan = Plan(Program(self, self.inputs))
+            if self.single and len(plan.program.outputs) != 1:
+                raise ValueError(
+                    f"net: expected one output, got {len(plan.program.outputs)}; nn.Graph may have several"
+                )
+        return plan
+
+    def _packed(self, outputs):
+        """What a caller is given of these outputs."""
+        if self.keys is not None:
+            return dict(zip(self.keys, outputs, strict=True))
+        return outputs[0] if self.single else outputs
+
+    def _unpacked(self, douts, count):
+        """The gradient of each output, of what a caller gave."""
+        if self.keys is not None:
+            if not isinstance(douts, dict) or not douts.keys() <= set(self.keys):
+                expected = ", ".join(map(repr, self.keys))
+                given = ", ".join(map(repr, douts)) if isinstance(douts, dict) else type(douts).__name__
+                raise ValueError(f"dout: expected a dictionary of gradients for {expected}, got {given}")
+            return tuple(douts.get(key) for key in self.keys)
+        if self.single:
+            return (douts,)
+        if not isinstance(douts, tuple | list) or len(douts) != count:
+            given = len(douts) if isinstance(douts, tuple | list) else type(douts).__name__
+            raise ValueError(f"dout: expected a tuple of {count} gradients, got {given}")
+        return tuple(douts)
+
+
+class Sequential(Composition):
     """Layers one after the other, named "0", "1", ... as in torchvision's state dicts.
 
-    Each stands there once: it remembers one forward pass.
+    Each stands there once.
     """
 
     def __init__(self, *modules):
@@ -25,71 +89,17 @@ class Sequential(Module):
     def children(self):
         return {str(i): layer for i, layer in enumerate(self.layers)}
 
-    def output_shape(self, shape):
-        for layer in self.layers:
-            shape = layer.output_shape(shape)
-        return tuple(shape)
+    def parts(self):
+        return self.layers
 
-    @property
-    def sums_in_place(self):
-        return bool(self.layers) and self.layers[-1].sums_in_place
-
-    def trace(self, view, name):
-        rows = []
+    def expand(self, program, values, name):
+        program.made_of(self, self.layers)
         for child, layer in self.children().items():
-            more, view = layer.trace(view, _below(name, child))
-            rows += more
-        return rows, view
-
-    def forward(self, x):
-        with self.memory.passing(x) as x:
-            x, moments = self._all_but_last(x)
-            return self.layers[-1].forward(x, **moments) if self.layers else x
-
-    def forward_residual(self, x, add):
-        if not self.layers:
-            return super().forward_residual(x, add)
-        with self.memory.passing(x) as x:
-            x, moments = self._all_but_last(x)
-            return self.layers[-1].forward_residual(x, shared(add), **moments)
-
-    def _all_but_last(self, x):
-        """What the last layer is given: its x, and the moments of that if it normalises with them."""
-        moments = {}
-        for layer in self.layers:
-            layer._memory = self.memory
-        for layer, following in itertools.pairwise(self.layers):
-            if isinstance(layer, Conv2d) and isinstance(following, BatchNorm2d) and following.training:
-                x, *pair = layer.forward_moments(x)
-                moments = {"moments": pair}
-            else:
-                x, moments = layer.forward(x, **moments), {}
-        return x, moments
-
-    def backward(self, dout, need_dx=True):
-        with self.memory.passing(dout) as dout:
-            first = self._first(need_dx)
-            for i in reversed(range(first, len(self.layers))):
-                dout = self.layers[i].backward(dout, need_dx or i > first)
-            return dout if need_dx else None
-
-    def backward_residual(self, dout, need_dx=True):
-        if not self.layers:
-            return super().backward_residual(dout, need_dx)
-        with self.memory.passing(dout) as dout:
-            first, last = self._first(need_dx), len(self.layers) - 1
-            dout, dadd = self.layers[last].backward_residual(dout, need_dx or last > first)
-            for i in reversed(range(first, last)):
-                dout = self.layers[i].backward(dout, need_dx or i > first)
-            return dout if need_dx else None, dadd
-
-    def _first(self, need_dx):
-        """Where a backward pass ends: at the first layer that learns, without `need_dx`."""
-        learning = (i for i, layer in enumerate(self.layers) if layer.learns)
-        return 0 if need_dx else next(learning, len(self.layers))
+            values = layer.lower(program, values, below(name, child))
+        return values
 
 
-class Residual(Module):
+class Residual(Composition):
     """relu(main(x) + shortcut(x)), the block of He et al., "Deep Residual Learning" (2015), figure 2.
 
     Parameters
@@ -97,77 +107,26 @@ class Residual(Module):
     main : Module
     shortcut : Module or None
         None: x itself, which must then have the shape of main(x).
+
+    Attributes
+    ----------
+    sum : Add, the end of the block, its ReLU included
     """
 
     def __init__(self, main, shortcut=None):
         if main is shortcut:
             raise ValueError("shortcut: expected another layer than main, got the same")
-        self.main, self.shortcut = main, shortcut
+        self.main, self.shortcut, self.sum = main, shortcut, Add(relu=True)
 
-    def output_shape(self, shape):
-        return tuple(self.main.output_shape(shape))
-
-    def trace(self, view, name):
-        rows, after = self.main.trace(view, _below(name, "main"))
-        if self.shortcut:
-            more, view = self.shortcut.trace(view, _below(name, "shortcut"))
-            rows += more
-        after = after.joined(view)
-        memory = 0 if self.main.sums_in_place else after.memory
-        return [*rows, Row(name, type(self).__name__, after.shape, 0, 0, after.field, memory)], after
-
-    def forward(self, x):
-        with self.memory.passing(x) as x:
-            for branch in self.children().values():
-                branch._memory = self.memory
-            (x,) = checks.floats(x=shared(x))
-            return self.main.forward_residual(x, self.shortcut.forward(x) if self.shortcut else x)
-
-    def backward(self, dout, need_dx=True):
-        with self.memory.passing(dout) as dout:
-            dx, dadd = self.main.backward_residual(dout, need_dx)
-            if self.shortcut:
-                dadd = self.shortcut.backward(dadd, need_dx)
-            if need_dx:
-                return floor("activation", dx).add_forward(dx, dadd, out=self.memory.over(dx))
+    def expand(self, program, values, name):
+        program.made_of(self, self.parts())
+        shortcut = values
+        if self.shortcut is not None:
+            shortcut = self.shortcut.lower(program, values, below(name, "shortcut"))
+        main = self.main.lower(program, values, below(name, "main"))
+        return self.sum.lower(program, (*main, *shortcut), below(name, "sum"))
 
 
-class Identity(Module):
-    """x itself."""
-
-    keeps_output = False
-
-    def forward(self, x):
-        return self._done(self._input(x))
-
-    def backward(self, dout, need_dx=True):
-        dout = self._output_gradient(dout)
-        return dout if need_dx else None
-
-
-class Add(Module):
-    """The sum of two or more arrays of one shape.
-
-    `forward` takes them one by one; `backward` gives as many gradients, which are one array, not to be written to.
-    """
-
-    def forward(self, *inputs):
-        if len(inputs) < 2:
-            raise ValueError(f"inputs: expected at least two, got {len(inputs)}")
-        self._input(inputs[0])
-        x, *others = checks.floats(**{f"inputs[{i}]": array for i, array in enumerate(inputs)})
-        for i, other in enumerate(others, 1):
-            checks.shape(f"inputs[{i}]", other, x.shape)
-        self._terms, total, out = len(inputs), x, self._output(shared(x) if checks.overlap(x, *others) else x)
-        for other in others:
-            total = floor("activation", x).add_forward(total, other, out=out)
-        return self._done(total)
-
-    def backward(self, dout, need_dx=True):
-        dout = self._output_gradient(dout)
-        return (shared(dout),) * self._terms if need_dx else None
-
-
-def _below(name, child):
+def below(name, child):
     """The name of a layer within the layer of that name."""
     return f"{name}.{child}" if name else child

@@ -58,20 +58,27 @@ class Conv2d(Module):
         return filters, *checks.window(shape[1:], kernel, self.stride, self.padding, self.dilation)
 
     def forward(self, x):
-        return self._done(self._convolve("conv_forward", x))
+        return self.compute(x)
 
-    def forward_moments(self, x):
+    def compute(self, x, add=None, relu=False):
+        """The output, + add, and with `relu` the ReLU that follows, in one pass; `backward` is that of `forward`."""
+        return self._done(self._convolve("conv_forward", x, add=add, relu=relu))
+
+    def compute_moments(self, x):
         """The output, and the mean and biased variance of each of its channels, gathered on the way."""
         out, mean, var = self._convolve("conv_moments_forward", x)
         return self._done(out), mean, var
 
-    def _convolve(self, op, x):
+    def _convolve(self, op, x, add=None, **options):
         x = self._input(x)
         checks.rank("x", x, "(N, C, H, W)")
         checks.shape("x", x, (len(x), self.channels, *x.shape[2:]))
+        shape = (len(x), *self.output_shape(x.shape[1:]))
+        if add is not None:
+            options["add"] = self._term(add, x, shape)
         bias = None if self.bias is None else self.bias.data
-        out = self._output(x, (len(x), *self.output_shape(x.shape[1:])))
-        return getattr(floor("conv", x), op)(x, self.weight.data, bias, **self._geometry(), out=out)
+        out = self._output(x, shape)
+        return getattr(floor("conv", x), op)(x, self.weight.data, bias, **self._geometry(), **options, out=out)
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)

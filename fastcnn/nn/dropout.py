@@ -17,6 +17,8 @@ class Dropout(Module):
     key : int in [0, 2**64)
     """
 
+    counters = ("step",)
+
     def __init__(self, drop=0.5, key=0):
         if not 0 <= checks.number("drop", drop) < 1:
             raise ValueError(f"drop: expected a number in [0, 1), got {drop}")

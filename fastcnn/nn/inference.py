@@ -4,22 +4,23 @@ This is the one place where something made of weights may be kept: a snapshot is
 """
 
 import copy
+from collections import Counter
 
 import numpy as np
 
 from fastcnn.layers import checks, device
-from fastcnn.layers.algorithm import preferred
-from fastcnn.layers.backend import floor
 from fastcnn.nn.activation import ReLU
-from fastcnn.nn.containers import Identity, Residual, Sequential
+from fastcnn.nn.containers import Composition
 from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.dropout import Dropout
+from fastcnn.nn.joins import Identity
 from fastcnn.nn.linear import Linear
-from fastcnn.nn.module import Module
+from fastcnn.nn.module import Parameter
 from fastcnn.nn.norm import BatchNorm2d
+from fastcnn.nn.plan import Line, Program, plain
 
 
-class Inference(Module):
+class Inference(Composition):
     """A net as it was when the snapshot was made, in test mode, without gradients.
 
     Batch norms are folded into the convolution or affine layer before them, w' = w gamma / sqrt(var + eps) and
@@ -37,27 +38,38 @@ class Inference(Module):
     def __init__(self, net):
         dtypes = {parameter.data.dtype for _, parameter in net.named_parameters()}
         self.dtype = dtypes.pop() if len(dtypes) == 1 else None
-        self._net = Sequential(*_frozen(net)).eval()
-        if any(device.is_device(parameter.data) for _, parameter in net.named_parameters()):
-            self._net.to(device.to_device)
+        program = Program(net, getattr(net, "inputs", 1))
+        self.inputs, self.single = len(program.inputs), getattr(net, "single", True)
+        self.keys = getattr(net, "keys", None)
+        self._lines, self._outputs = _folded(program)
+        on_device = any(device.is_device(parameter.data) for _, parameter in net.named_parameters())
+        for layer, *_ in self._lines:
+            layer.eval()
+            if on_device:
+                layer.to(device.to_device)
 
     def children(self):
         return {}
 
-    def output_shape(self, shape):
-        return self._net.output_shape(shape)
+    def expand(self, program, values, name):
+        """Add the layers of the snapshot to a `Program`."""
+        values = dict(enumerate(values))
+        for layer, inputs, output, own, _ in self._lines:
+            values[output] = program.add(layer, tuple(values[value] for value in inputs), own)
+        return tuple(values[value] for value in self._outputs)
 
-    def forward(self, x):
-        """The net's output for a batch x of the net's dtype; valid for as long as it is kept."""
-        (x,) = checks.floats(x=x)
-        if self.dtype is not None and x.dtype != self.dtype:
-            raise TypeError(f"x: expected {self.dtype}, as the net's parameters, got {x.dtype}")
-        return self._net.forward(x)
+    def forward(self, *inputs):
+        """The net's output for a batch of the net's dtype; valid for as long as it is kept."""
+        for name, x in zip(("x", *(f"inputs[{i}]" for i in range(1, len(inputs)))), inputs, strict=True):
+            (x,) = checks.floats(**{name: x})
+            if self.dtype is not None and x.dtype != self.dtype:
+                raise TypeError(f"{name}: expected {self.dtype}, as the net's parameters, got {x.dtype}")
+        return super().forward(*inputs)
 
     def backward(self, dout, need_dx=True):
         raise RuntimeError("a snapshot for inference has no backward pass; the net that it was made of has")
 
-    def trace(self, view, name):
+    def summary(self, *input_shapes):
         raise RuntimeError("a snapshot for inference has no summary; the net that it was made of has")
 
     def inference(self):
@@ -69,113 +81,55 @@ class Inference(Module):
         return self
 
 
-def _frozen(module):
-    """The layers that compute what `module` does in test mode."""
-    frozen = []
-    for layer in _in_order(module):
-        if not (frozen and isinstance(frozen[-1], _Weighted) and frozen[-1].absorb(layer)):
-            frozen += _FROZEN.get(type(layer), _copy)(layer)
-    return frozen
+def _folded(program):
+    """The lines of a program, of copies of its layers, as they are in test mode; and the outputs of that program."""
+    same = {}  # of a value that is another one in test mode: that one
 
+    def value(number):
+        while number in same:
+            number = same[number]
+        return number
 
-def _in_order(module):
-    """The layers of nested sequences, one after the other. What is derived from `Sequential` may do as it likes."""
-    if type(module) is not Sequential:
-        return [module]
-    return [layer for inner in module.layers for layer in _in_order(inner)]
+    for layer, inputs, output, *_ in program.lines:
+        if plain(layer, Dropout) or plain(layer, Identity):
+            same[output] = inputs[0]
+    rest = [line for line in program.lines if line.output not in same]
+    uses = Counter(map(value, program.outputs))
+    uses.update(value(number) for line in rest for number in line.inputs)
+    lines, weighted = [], {}
+    for layer, inputs, output, name, _ in rest:
+        inputs = tuple(map(value, inputs))
+        before = weighted.get(inputs[0])
+        if before is not None and uses[inputs[0]] == 1 and plain(layer, BatchNorm2d):
+            _fold(before, layer)
+            if not layer.relu:
+                same[output], uses[inputs[0]] = inputs[0], uses[output]
+                continue
+            layer = ReLU()
+        own = _copy(layer)
+        if plain(layer, Conv2d) or plain(layer, Linear):
+            weighted[output] = own
+        lines.append(Line(own, inputs, output, name))
+    return lines, tuple(map(value, program.outputs))
 
 
 def _copy(layer):
-    return [copy.deepcopy(layer)]
+    """A copy of a layer, in the memory of the host and without memory for gradients."""
+    own = copy.deepcopy(layer).to(device.to_host)
+    for _, parameter in own.named_parameters():
+        parameter.grad = parameter.data[:0]
+    return own
 
 
-def _residual(block):
-    shortcut = Sequential(*_frozen(block.shortcut)) if block.shortcut else None
-    return [Residual(Sequential(*_frozen(block.main)), shortcut)]
-
-
-class _Weighted(Module):
-    """A layer with a weight, whose axis `outputs` has an entry for each output channel, a bias, and perhaps a ReLU."""
-
-    relu = False
-    statistics = ("weight", "bias")
-
-    def __init__(self, layer):
-        self.weight = device.to_host(layer.weight.data).copy()
-        self.bias = np.zeros(self.weight.shape[self.outputs], self.weight.dtype)
-        if layer.bias is not None:
-            device.assign(self.bias, layer.bias.data)
-
-    def absorb(self, layer):
-        """Take over what `layer` does with this one's output; returns whether that is possible."""
-        if type(layer) is ReLU:
-            self.relu = True
-            return True
-        if type(layer) is not BatchNorm2d or self.relu or len(layer.weight.data) != len(self.bias):
-            return False
-        names = ("weight", "bias", "running_mean", "running_var")
-        gamma, beta, mean, var = (device.to_host(layer.state_dict()[name]).astype(np.float64) for name in names)
-        scale, along = gamma / np.sqrt(var + layer.eps), [1] * self.weight.ndim
-        along[self.outputs] = len(scale)
-        self.weight[...] = self.weight * scale.reshape(along)
-        self.bias[...] = (self.bias - mean) * scale + beta
-        self.relu = layer.relu
-        return True
-
-
-class _Conv2d(_Weighted):
-    """A convolution, and what it has absorbed."""
-
-    outputs = 0
-
-    def __init__(self, conv):
-        super().__init__(conv)
-        self.geometry = {
-            "stride": conv.stride, "pad": conv.padding, "dilation": conv.dilation, "groups": conv.groups
-        }  # fmt: skip
-
-    def output_shape(self, shape):
-        filters, _, *kernel = self.weight.shape
-        window = (self.geometry[name] for name in ("stride", "pad", "dilation"))
-        return filters, *checks.window(shape[1:], kernel, *window)
-
-    def forward(self, x):
-        return self._convolve(x, None, self.relu)
-
-    def forward_residual(self, x, add):
-        return super().forward_residual(x, add) if self.relu else self._convolve(x, add, True)
-
-    def _convolve(self, x, add, relu):
-        x = self._input(x)
-        checks.rank("x", x, "(N, C, H, W)")
-        checks.shape("x", x, (len(x), self.weight.shape[1] * self.geometry["groups"], *x.shape[2:]))
-        shape = (len(x), *self.output_shape(x.shape[1:]))
-        checks.shape("shortcut", add, shape)
-        out = self._output(x, shape)
-        options = {"relu": relu, "algo": preferred(), "add": add, "out": out}
-        return floor("conv", x).conv_forward(x, self.weight, self.bias, **self.geometry, **options)
-
-
-class _Linear(_Weighted):
-    """An affine layer, and what it has absorbed."""
-
-    outputs = 1
-
-    def output_shape(self, shape):
-        return self.weight.shape[1:]
-
-    def forward(self, x):
-        x = self._input(x)
-        checks.rank("x", x, "(N, D)")
-        checks.shape("x", x, (len(x), self.weight.shape[0]))
-        out = self._output(x, (len(x), self.weight.shape[1]))
-        return floor("linear", x).affine_forward(x, self.weight, self.bias, relu=self.relu, out=out)
-
-
-_FROZEN = {
-    Conv2d: lambda layer: [_Conv2d(layer)],
-    Linear: lambda layer: [_Linear(layer)],
-    Residual: _residual,
-    Dropout: lambda layer: [],
-    Identity: lambda layer: [],
-}
+def _fold(layer, norm):
+    """Let a convolution or affine layer also do what a batch norm does with its output, in test mode."""
+    outputs = 0 if isinstance(layer, Conv2d) else 1  # the axis of its weight
+    names = ("weight", "bias", "running_mean", "running_var")
+    gamma, beta, mean, var = (device.to_host(norm.state_dict()[name]).astype(np.float64) for name in names)
+    weight, scale = layer.weight.data, gamma / np.sqrt(var + norm.eps)
+    checks.shape("the batch norm", scale, (weight.shape[outputs],))
+    along = [1] * weight.ndim
+    along[outputs] = len(scale)
+    bias = 0 if layer.bias is None else layer.bias.data
+    weight[...] = weight * scale.reshape(along)
+    layer.bias = Parameter(((bias - mean) * scale + beta).astype(weight.dtype))

@@ -34,12 +34,16 @@ class Linear(Module):
         return 2 * self.weight.data.size
 
     def forward(self, x):
+        return self.compute(x)
+
+    def compute(self, x, relu=False):
+        """The output, and with `relu` the ReLU that follows, in one pass; `backward` is that of `forward`."""
         x = self._input(x)
         checks.rank("x", x, "(N, D)")
         checks.shape("x", x, (len(x), self.channels))
         bias = None if self.bias is None else self.bias.data
         out = self._output(x, (len(x), self.weight.data.shape[1]))
-        return self._done(floor("linear", x).affine_forward(x, self.weight.data, bias, out=out))
+        return self._done(floor("linear", x).affine_forward(x, self.weight.data, bias, relu=relu, out=out))
 
     def backward(self, dout, need_dx=True):
         dout = self._output_gradient(dout)

@@ -68,24 +68,28 @@ class Memory:
         self._largest = max(self._largest, size)
 
     @contextlib.contextmanager
-    def passing(self, array):
+    def passing(self, *arrays):
         """A pass of a container: within it layers may write over arrays of this memory that are handed to them.
 
-        Gives the array to begin with: read-only for the outermost container, since whoever called it may still need it.
+        Gives the arrays to begin with, a tuple: read-only for the outermost container, since whoever called it may
+        still need them.
         """
         outermost, self._passing = not self._passing, True
         try:
-            yield shared(array) if outermost else array
+            yield tuple(map(shared, arrays)) if outermost else arrays
         finally:
             self._passing = not outermost
 
     def over(self, array):
         """An array like this one: itself if it may be written over, otherwise another."""
+        return array if self.owns(array) else self.take(array.shape, array)
+
+    def owns(self, array):
+        """Whether an array may be written over."""
         base = array
         while isinstance(base, np.ndarray):
             base = base.base
-        own = self._passing and isinstance(base, _Lease) and base.memory is self and array.flags.carray
-        return array if own else self.take(array.shape, array)
+        return self._passing and isinstance(base, _Lease) and base.memory is self and array.flags.carray
 
 
 def shared(array):

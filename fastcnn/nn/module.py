@@ -3,12 +3,17 @@
 import math
 
 from fastcnn.layers import checks, device
-from fastcnn.layers.backend import floor
-from fastcnn.nn.memory import Memory, aligned, shared
+from fastcnn.nn.memory import Memory, aligned
 from fastcnn.nn.summary import Row, Summary, View
+from fastcnn.nn.symbols import Call, Node
 
 # What a pass leaves in a layer; a copy of the layer starts without.
-_WORK = frozenset({"_x", "_out", "_moments", "_buffers", "_memory"})
+WORK = frozenset(
+    {
+        "_x", "_out", "_step", "_moments", "_in_training", "_rectified", "_summed", "_terms", "_channels", "_active",
+        "_step_key", "_buffers", "_memory", "_plan",
+    }
+)  # fmt: skip
 
 
 class _Carried:
@@ -59,8 +64,11 @@ class Module:
 
     A subclass defines `forward(x)`, `backward(dout, need_dx)` and `output_shape(shape)`. Parameters are attributes of
     type `Parameter`, sub-layers attributes of type `Module`; arrays that are saved but not learned are named in
-    `statistics`. For `summary`, a layer says what differs from a function of single numbers: `channels`, `window`,
-    `flops(shape)`, `keeps_output`; a composition defines `trace(view, name)`.
+    `statistics`. A layer of several inputs takes them one by one, and its `backward` gives a tuple of gradients. For
+    `summary`, a layer says what differs from a function of single numbers: `channels`, `window`, `flops(shape)`,
+    `keeps_output`; a composition of its own kind defines `trace(name, *views)`.
+
+    Called with nodes (`nn.Input`) instead of arrays, a layer computes nothing and gives a node, for an `nn.Graph`.
 
     While `gradients` is set, a layer's output lies in a buffer of its own, where the backward pass finds it: what
     `forward` returns is valid until the same layer runs again. All else, gradients and the outputs of nets in test
@@ -75,11 +83,21 @@ class Module:
     channels = None  # that the input must have, None: any
     window = (1, 1), (1, 1), (1, 1)  # kernel, stride and dilation; None: each output sees all of the input
     keeps_output = True  # whether a forward pass in training has an output of its own, to be kept
-    sums_in_place = False  # whether `forward_residual` keeps no more than `forward`
+    counters = ()  # names of attributes that forward passes count up
     _x = _out = None  # input and output of the last forward pass, None while there is none
+    _step = None  # what ran the layer along with others in the last forward pass
 
-    def __call__(self, *inputs):
+    def __call__(self, *inputs, name=None):
+        """`forward`; of nodes a node, of a call that goes by `name` in the graph."""
+        if any(isinstance(x, Node) for x in inputs):
+            return self.call(Call(self, inputs, name))
+        if name is not None:
+            raise TypeError("name: expected none for arrays, only for nodes of a graph")
         return self.forward(*inputs)
+
+    def call(self, call):
+        """What this layer gives for nodes."""
+        return Node(call)
 
     def forward(self, x):
         """The layer's output for a batch x."""
@@ -89,33 +107,37 @@ class Module:
         """Write the gradients of the parameters; return the gradient of the input, or None without `need_dx`."""
         raise NotImplementedError
 
-    def forward_residual(self, x, add):
-        """max(forward(x) + add, 0), the end of a residual block whose main branch this is."""
-        branch = self.forward(x)
-        checks.shape("shortcut", add, branch.shape)
-        out = self._buffer("sum", branch.shape, branch) if self.gradients else self.memory.over(branch)
-        return self._done(floor("activation", branch).add_forward(branch, add, relu=True, out=out))
+    @property
+    def output(self):
+        """What the last forward pass gave; None where it is not kept.
 
-    def backward_residual(self, dout, need_dx=True):
-        """The gradients of x (None without `need_dx`) and `add` of `forward_residual`."""
-        dout = self._output_gradient(dout)
-        dadd = floor("activation", dout).relu_backward(dout, self._out, out=self.memory.over(dout))
-        return self.backward(shared(dadd), need_dx), dadd
+        That is so without `gradients`, and if the pass went on to the next layer's output at once: of a convolution
+        that was fused with the ReLU behind it, `output` is None, and that of the ReLU is what there is.
+        """
+        return None if self._step is not None and self._step.layers[-1] is not self else self._out
+
+    def stands_for(self, out):
+        """Be as after a forward pass that gave `out`, which another layer computed along with its own."""
+        self._x = self._out = out if self.gradients else None
+
+    def lower(self, program, values, name):
+        """Add this layer to a `Program`, for an input of these values; returns the values that it gives, a tuple."""
+        return (program.add(self, values, name),)
 
     def output_shape(self, shape):
         """Shape of one image's output for an input of `shape` (both without the batch axis); by default the same."""
         return shape
 
-    def flops(self, shape):
-        """Floating-point operations of the products for an input of `shape`, two for each multiply-add."""
+    def flops(self, *shapes):
+        """Floating-point operations of the products for inputs of these shapes, two for each multiply-add."""
         return 0
 
-    def summary(self, input_shape):
+    def summary(self, *input_shapes):
         """A table of the layers, for one image: shapes, parameters, FLOPs, receptive fields, memory.
 
         Parameters
         ----------
-        input_shape : tuple, (C, H, W) or (D,)
+        input_shapes : tuples, (C, H, W) or (D,); one for each input
 
         Returns
         -------
@@ -129,22 +151,26 @@ class Module:
         TypeError
             If a composition does not say how it is traced.
         """
-        shape = tuple(checks.integer("input_shape", length, 1) for length in input_shape)
-        itemsize = max((parameter.data.dtype.itemsize for _, parameter in self.named_parameters()), default=4)
-        ones = (1,) * len(shape[1:])
-        rows, _ = self.trace(View(shape, ones, ones, itemsize), "")
-        return Summary(rows)
+        from fastcnn.nn.plan import Plan, Program  # which are made of layers, as those are of modules
 
-    def trace(self, view, name):
-        """The rows of this layer's summary, and the `View` of its output, for an input seen as `view`."""
+        shapes = [tuple(checks.integer("input_shape", length, 1) for length in shape) for shape in input_shapes]
+        itemsize = max((parameter.data.dtype.itemsize for _, parameter in self.named_parameters()), default=4)
+        ones = [(1,) * len(shape[1:]) for shape in shapes]
+        views = [View(shape, one, one, itemsize) for shape, one in zip(shapes, ones, strict=True)]
+        return Summary(Plan(Program(self, len(shapes))).rows(views))
+
+    def trace(self, name, *views):
+        """The rows of this layer's summary, and the `View` of its output, for inputs seen as `views`."""
         if self.children():
             raise TypeError(f"{name or 'net'}: expected a layer, or a composition with a method trace, got {self!r}")
-        if self.channels not in (None, view.shape[0]):
-            raise ValueError(f"{name or 'net'}: expected input of {self.channels} channels, got {view.shape}")
-        after = view.through(self.output_shape(view.shape), self.window)
+        for view in views:
+            if self.channels not in (None, view.shape[0]):
+                raise ValueError(f"{name or 'net'}: expected input of {self.channels} channels, got {view.shape}")
+        view, shapes = View.joined(views), [view.shape for view in views]
+        after = view.through(self.output_shape(*shapes), self.window)
         parameters = sum(parameter.data.size for _, parameter in self.named_parameters())
         memory = after.memory if self.keeps_output else 0
-        row = Row(name, type(self).__name__, after.shape, parameters, self.flops(view.shape), after.field, memory)
+        row = Row(name, type(self).__name__, after.shape, parameters, self.flops(*shapes), after.field, memory)
         return [row], after
 
     def children(self):
@@ -205,7 +231,7 @@ class Module:
 
     def inference(self):
         """A snapshot of this net for inference, faster than the net itself: an `nn.Inference`."""
-        from fastcnn.nn.inference import Inference  # which is made of layers, as those are of modules
+        from fastcnn.nn.inference import Inference
 
         return Inference(self)
 
@@ -260,14 +286,14 @@ class Module:
         return self._memory
 
     def __getstate__(self):
-        return {name: _Carried.over(value) for name, value in vars(self).items() if name not in _WORK}
+        return {name: _Carried.over(value) for name, value in vars(self).items() if name not in WORK}
 
     def __setstate__(self, state):
         vars(self).update({name: _Carried.back(value) for name, value in state.items()})
 
     def _input(self, x):
         """x as the floors need it, a plain array of the parameters' dtype; begins a forward pass."""
-        self._x = self._out = None
+        self._x = self._out = self._step = None
         (x,) = checks.floats(x=x)
         for name, value in vars(self).items():
             if isinstance(value, Parameter):
@@ -276,6 +302,15 @@ class Module:
                     raise TypeError(f"x: expected {value.data.dtype}, as the layer's parameters, got {x.dtype}")
         self._x = x if self.gradients else None
         return x
+
+    def _term(self, add, x, shape):
+        """An array to be added to the output for x, which is of this shape."""
+        (add,) = checks.floats(add=add)
+        checks.same_memory(x=x, add=add)
+        checks.shape("add", add, shape)
+        if add.dtype != x.dtype:
+            raise TypeError(f"add: expected {x.dtype}, as x, got {add.dtype}")
+        return add
 
     def _output(self, x, shape=None):
         """The array that the output for x goes to; `shape`: of outputs for which x itself is not to be used."""

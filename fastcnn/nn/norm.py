@@ -66,24 +66,20 @@ class BatchNorm2d(_Norm):
     def training(self, mode):
         self._training = mode
 
-    @property
-    def sums_in_place(self):
-        return not self.relu
+    def forward(self, x):
+        return self.compute(x)
 
-    def forward(self, x, moments=None):
-        """`moments`: mean and variance of x's channels, where they are known already."""
-        return self._normalise(x, None, moments, self.relu)
+    def compute(self, x, add=None, relu=False, moments=None):
+        """The output, + add (not with a ReLU of its own), and with `relu` the ReLU that follows, in one pass.
 
-    def forward_residual(self, x, add, moments=None):
-        if self.relu:
-            return super().forward_residual(x, add)
-        return self._normalise(x, add, moments, True)
-
-    def _normalise(self, x, add, moments, relu):
-        x = self._normalised(x)
-        checks.shape("shortcut", add, x.shape)
-        self._in_training, norm, more = self.training, floor("norm", x), "" if add is None else "_add"
-        arrays = (x, *(() if add is None else (add,)), self.weight.data, self.bias.data)
+        `moments` are the mean and variance of x's channels, where they are known already. `backward` is that of both
+        the layer and the ReLU if there is no `add`, otherwise that of the layer, and `backward_sum` that of all.
+        """
+        x, relu = self._normalised(x), relu or self.relu
+        self._in_training, self._rectified, self._summed = self.training, relu, add is not None
+        norm, more = floor("norm", x), "_add" if self._summed else ""
+        terms = (self._term(add, x, x.shape),) if self._summed else ()
+        arrays = x, *terms, self.weight.data, self.bias.data
         given = moments if self.training else (self.running_mean, self.running_var)
         if given is None:
             forward = getattr(norm, f"batchnorm{more}_forward")
@@ -103,19 +99,18 @@ class BatchNorm2d(_Norm):
         norm = floor("norm", dout)
         function = norm.batchnorm_backward if self._in_training else norm.batchnorm_inference_backward
         arrays, out = (dout, self._x, self.weight.data, self.bias.data, *self._moments), self.memory.over(dout)
-        dx, *gradients = function(*arrays, self.eps, self.relu, out)
+        dx, *gradients = function(*arrays, self.eps, self._rectified and not self._summed, out)
         self._keep(gradients)
         return dx if need_dx else None
 
-    def backward_residual(self, dout, need_dx=True):
-        if self.relu:
-            return super().backward_residual(dout, need_dx)
+    def backward_sum(self, dout, need_dx=True):
+        """The gradients of x (None without `need_dx`) and `add`, of `compute` with that."""
         dout = self._output_gradient(dout)
         norm = floor("norm", dout)
         function = norm.batchnorm_add_backward if self._in_training else norm.batchnorm_add_inference_backward
         arrays = dout, self._x, self._out, self.weight.data, *self._moments
         out = self.memory.take(dout.shape, dout), self.memory.over(dout)
-        dx, dadd, *gradients = function(*arrays, self.eps, True, out)
+        dx, dadd, *gradients = function(*arrays, self.eps, self._rectified, out)
         self._keep(gradients)
         return dx if need_dx else None, dadd
 

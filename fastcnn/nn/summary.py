@@ -36,10 +36,13 @@ class View(NamedTuple):
             jump=tuple(jump * stride for _, jump, _, stride, _ in along),
         )
 
-    def joined(self, other):
-        """The view of a sum of this and another output."""
-        everything = self.field is None or other.field is None
-        return self._replace(field=None if everything else tuple(map(max, self.field, other.field)))
+    @staticmethod
+    def joined(views):
+        """One view of several outputs that meet: its field is the largest of theirs."""
+        fields = [view.field for view in views]
+        return views[0]._replace(
+            field=None if None in fields else tuple(map(max, *fields)) if fields[1:] else fields[0]
+        )
 
     @property
     def memory(self):

@@ -1,0 +1,666 @@
+"""fastcnn.nn.Graph, and how nets run: gradients of whole nets, what is fused, what is shared, what is kept."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from layers_support import assert_gradient, floor_in_use, spread  # noqa: F401  each test runs on each floor
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fastcnn import layers as L
+from fastcnn import nn
+
+DOUBLE = dict(dtype=np.float64)
+
+
+def conv(channels, filters, size=3, seed=0, **options):
+    layer = nn.Conv2d(channels, filters, size, padding=size // 2, rng=np.random.default_rng(seed), **options, **DOUBLE)
+    if layer.bias is not None:
+        layer.bias.data[...] = spread(filters, seed=seed) / 4
+    return layer
+
+
+def linear(features, outputs, seed=0):
+    return nn.Linear(features, outputs, rng=np.random.default_rng(seed), **DOUBLE)
+
+
+def norm(channels, relu=False, seed=0):
+    layer = nn.BatchNorm2d(channels, relu=relu, **DOUBLE)
+    for i, (_, array) in enumerate(layer.state_dict().items()):
+        array[...] = 1.5 + spread(channels, seed=seed + i) / 2
+    return layer
+
+
+# ---- nets
+
+
+def chain():
+    """A VGG block and a head, as a graph."""
+    x = nn.Input()
+    h = nn.MaxPool2d(2)(nn.ReLU()(conv(3, 4)(x)))
+    h = nn.ReLU()(conv(4, 5, seed=1)(h))
+    return nn.Graph(x, linear(5, 3)(nn.GlobalAvgPool2d()(h)))
+
+
+def residual_by_hand():
+    """Two residual blocks, of which one widens, written as sums."""
+    x = nn.Input()
+    h = nn.ReLU()(norm(4)(conv(3, 4, bias=False)(x)))
+    main = nn.ReLU()(norm(4, seed=1)(conv(4, 4, seed=5, bias=False)(h)))
+    h = nn.ReLU()(norm(4, seed=2)(conv(4, 4, seed=1, bias=False)(main)) + h)
+    wide = norm(6, seed=3)(conv(4, 6, seed=2, bias=False)(h))
+    h = nn.ReLU()(wide + norm(6, seed=4)(conv(4, 6, 1, seed=3, bias=False)(h)))
+    return nn.Graph(x, linear(6, 3)(nn.GlobalAvgPool2d()(h)))
+
+
+def residual_of_blocks():
+    """The net of `residual_by_hand`, of ready-made blocks."""
+    main = nn.Sequential(
+        conv(4, 4, seed=5, bias=False), norm(4, True, seed=1), conv(4, 4, seed=1, bias=False), norm(4, seed=2)
+    )
+    shortcut = nn.Sequential(conv(4, 6, 1, seed=3, bias=False), norm(6, seed=4))
+    return nn.Sequential(
+        conv(3, 4, bias=False), norm(4, True), nn.Residual(main),
+        nn.Residual(nn.Sequential(conv(4, 6, seed=2, bias=False), norm(6, seed=3)), shortcut),
+        nn.GlobalAvgPool2d(), linear(6, 3),
+    )  # fmt: skip
+
+
+def two_and_two():
+    """Two inputs and two outputs; the part between is used by both."""
+    a, b = nn.Input(), nn.Input()
+    h = nn.ReLU()(conv(3, 4)(a) + conv(2, 4, seed=1)(b))
+    left = nn.GlobalAvgPool2d()(norm(4, True)(conv(4, 4, seed=2)(h)))
+    right = linear(4, 2)(nn.GlobalAvgPool2d()(nn.Tanh()(h)))
+    return nn.Graph([a, b], [linear(4, 3, seed=1)(left), right])
+
+
+def inception():
+    """Branches that are concatenated, one of which is also used alone."""
+    x = nn.Input()
+    one = nn.ReLU()(conv(3, 2, 1)(x))
+    three = nn.ReLU()(conv(2, 3, seed=1)(one))
+    pooled = conv(3, 2, 1, seed=2)(nn.AvgPool2d(3, 1, 1)(x))
+    h = nn.Concatenate()(one, three, pooled)
+    return nn.Graph(x, linear(7, 3)(nn.GlobalAvgPool2d()(nn.ReLU()(h))))
+
+
+def siamese():
+    """One encoder, of several layers, for two inputs."""
+    a, b = nn.Input(), nn.Input()
+    encoder = nn.Sequential(conv(3, 4), norm(4), nn.ReLU(), nn.GlobalAvgPool2d())
+    last = linear(4, 3)
+    return nn.Graph([a, b], last(nn.Tanh()(encoder(a) + last_of(encoder(b)))))
+
+
+def last_of(node):
+    return nn.Sigmoid()(node)
+
+
+def named():
+    """Outputs by name, of a graph within a sequence within a graph."""
+    x, h = nn.Input(), nn.Input()
+    block = nn.Graph(h, nn.ReLU()(conv(4, 4, seed=1)(h) + h))
+    body = nn.Sequential(conv(3, 4), block, nn.GlobalAvgPool2d())(x, name="body")
+    return nn.Graph(x, {"digit": linear(4, 3)(body, name="digit"), "parity": linear(4, 2, seed=1)(body, name="parity")})
+
+
+IMAGES = (3, 3, 6, 5)
+PAIR = [IMAGES, (3, 2, 6, 5)]
+# name: (function that makes the net, shapes of its inputs)
+NETS = {
+    "a chain": (chain, [IMAGES]),
+    "residual blocks by hand": (residual_by_hand, [IMAGES]),
+    "residual blocks": (residual_of_blocks, [IMAGES]),
+    "two inputs and two outputs": (two_and_two, PAIR),
+    "concatenation": (inception, [IMAGES]),
+    "one encoder for two inputs": (siamese, [IMAGES, IMAGES]),
+    "outputs by name": (named, [IMAGES]),
+    "resnet20": (lambda: nn.resnet20(3, width=2, **DOUBLE), [(2, 3, 8, 8)]),
+    "vgg11": (lambda: nn.vgg11(3, width=2, batch_norm=False, **DOUBLE), [(2, 3, 32, 32)]),
+    "vgg11 with batch norm": (lambda: nn.vgg11(3, width=2, **DOUBLE), [(4, 3, 32, 32)]),
+}
+every_net = pytest.mark.parametrize("name", NETS)
+
+
+def made(name):
+    make, shapes = NETS[name]
+    return make(), [spread(*shape, seed=i) for i, shape in enumerate(shapes)]
+
+
+def several(outputs):
+    """The outputs of any net as a list."""
+    if isinstance(outputs, dict):
+        return list(outputs.values())
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
+def like(outputs, arrays):
+    """Arrays in the form of the outputs of a net."""
+    if isinstance(outputs, dict):
+        return dict(zip(outputs, arrays, strict=True))
+    return tuple(arrays) if isinstance(outputs, tuple) else arrays[0]
+
+
+def passes(net, inputs):
+    """Outputs, gradients of the inputs, and of the parameters, of a forward and a backward pass; copies."""
+    outputs = net(*inputs)
+    douts = [spread(*out.shape, seed=7 + i, dtype=out.dtype) for i, out in enumerate(several(outputs))]
+    gradients = several(net.backward(like(outputs, douts)))
+    parameters = [parameter.grad for _, parameter in net.named_parameters()]
+    return [[array.copy() for array in arrays] for arrays in (several(outputs), gradients, parameters)]
+
+
+# ---- gradients
+
+
+@every_net
+@pytest.mark.parametrize("mode", ["training", "test mode"])
+def test_gradients_of_whole_nets(name, mode):
+    net, inputs = made(name)
+    if name.startswith("vgg"):  # dropout draws another mask for each pass
+        for layer in net.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.keep = 1
+    if mode == "test mode":
+        net.eval(gradients=True)
+    outputs, dx, parameters = passes(net, inputs)
+    douts = np.concatenate([spread(*out.shape, seed=7 + i).ravel() for i, out in enumerate(outputs)])
+
+    def f():
+        return np.concatenate([out.ravel() for out in several(net(*inputs))])
+
+    arrays = [(x, d) for x, d in zip(inputs, dx, strict=True)]
+    arrays += [(p.data, grad) for (_, p), grad in zip(net.named_parameters(), parameters, strict=True)]
+    most = 6 if len(arrays) < 25 else 1
+    for array, gradient in arrays:
+        assert_gradient(f, array, douts, gradient, h=1e-7, most=most, rtol=2e-5, atol=2e-6)
+
+
+def test_a_graph_computes_what_the_layers_do():
+    net, (x,) = made("concatenation")
+    one, three, pooled = (net.layers[name] for name in ("0", "2", "5"))
+    branch, _ = L.relu_forward(L.conv_forward(x, one.weight.data, one.bias.data, stride=1, pad=0)[0])
+    middle, _ = L.relu_forward(L.conv_forward(branch, three.weight.data, three.bias.data, stride=1, pad=1)[0])
+    param = {"pool_height": 3, "pool_width": 3, "stride": 1, "pad": 1}
+    average, _ = L.avg_pool_forward(x, param)
+    last, _ = L.conv_forward(average, pooled.weight.data, pooled.bias.data, stride=1, pad=0)
+    h, _ = L.relu_forward(np.concatenate([branch, middle, last], axis=1))
+    head = net.layers["9"]
+    scores, _ = L.affine_forward(h.mean(axis=(2, 3)), head.weight.data, head.bias.data)
+    assert_allclose(net(x), scores, rtol=1e-12, atol=1e-12)
+
+
+def test_blocks_by_hand_are_the_ready_made_ones():
+    by_hand, x = made("residual blocks by hand")
+    blocks, _ = made("residual blocks")
+    for mode in (lambda net: net.train(), lambda net: net.eval(gradients=True)):
+        mode(by_hand), mode(blocks)
+        for ours, theirs in zip(passes(by_hand, x), passes(blocks, x), strict=True):
+            key = np.sum
+            for a, b in zip(sorted(ours, key=key), sorted(theirs, key=key), strict=True):
+                assert_array_equal(a, b)
+    by_hand.eval(), blocks.eval()
+    assert_array_equal(by_hand(*x), blocks(*x))
+    assert_array_equal(by_hand.inference()(*x), blocks.inference()(*x))
+
+
+@every_net
+def test_snapshots(name):
+    net, inputs = made(name)
+    net(*inputs)
+    net.eval()
+    expected, snapshot = net(*inputs), net.inference()
+    for model in (snapshot, pickle.loads(pickle.dumps(snapshot)), copy.deepcopy(snapshot)):
+        found = model(*inputs)
+        assert type(found) is type(expected) and not model.state_dict()
+        for a, b in zip(several(found), several(expected), strict=True):
+            assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@every_net
+def test_copies_and_repetitions(name):
+    net, inputs = made(name)
+    first = passes(net, inputs)
+    net.eval()
+    net(*inputs)
+    net.train()
+    other = pickle.loads(pickle.dumps(net))
+    other.load_state_dict(net.state_dict())
+    for model in (copy.deepcopy(net), other):
+        for layer in (*net.modules(), *model.modules()):
+            if isinstance(layer, nn.Dropout):
+                layer.step = 0
+        for a, b in zip(passes(model, inputs), passes(net, inputs), strict=True):
+            for array, expected in zip(a, b, strict=True):
+                assert_array_equal(array, expected)
+    for array, expected in zip(passes(net, inputs)[0] if name[:3] != "vgg" else (), first[0], strict=False):
+        assert_allclose(array, expected, rtol=1e-12)
+
+
+@every_net
+def test_inputs_and_gradients_are_left_alone(name):
+    net, inputs = made(name)
+    for gradients in (True, False):
+        net.eval(gradients=gradients)
+        before = [x.copy() for x in inputs]
+        outputs = net(*inputs)
+        if gradients:
+            douts = [spread(*out.shape) for out in several(outputs)]
+            copies = [dout.copy() for dout in douts]
+            net.backward(like(outputs, douts))
+            for dout, value in zip(douts, copies, strict=True):
+                assert_array_equal(dout, value)
+        for x, value in zip(inputs, before, strict=True):
+            assert_array_equal(x, value)
+
+
+# ---- what is not learned from, or through
+
+
+def test_outputs_without_a_gradient():
+    net, (a, b) = made("two inputs and two outputs")
+    left, right = net(a, b)
+    dleft, dright = spread(*left.shape), spread(*right.shape, seed=1)
+    both = [gradient.copy() for gradient in net.backward((dleft, dright))]
+    grads = {name: p.grad.copy() for name, p in net.named_parameters()}
+    parts = []
+    for douts in ((dleft, None), [None, dright]):
+        for _, parameter in net.named_parameters():
+            parameter.grad[...] = np.nan
+        parts.append([gradient.copy() for gradient in net.backward(douts)])
+        parts[-1] += [p.grad.copy() for _, p in net.named_parameters()]
+    for total, first, second in zip([*both, *grads.values()], *parts, strict=True):
+        assert_allclose(first + second, total, rtol=1e-11, atol=1e-12)
+    assert not all(part.any() for part in parts[0]) and not all(part.any() for part in parts[1])
+    assert net.backward((None, None)) == (None, None)
+    assert not any(parameter.grad.any() for _, parameter in net.named_parameters())
+
+
+def test_outputs_by_name_without_a_gradient():
+    net, (x,) = made("outputs by name")
+    out = net(x)
+    assert list(out) == ["digit", "parity"]
+    whole = net.backward({"digit": np.ones(out["digit"].shape), "parity": None}).copy()
+    assert_array_equal(net.backward({"digit": np.ones(out["digit"].shape)}), whole)
+    assert not net.layers["parity"].weight.grad.any() and net.layers["digit"].weight.grad.any()
+
+
+def test_passes_end_where_nothing_is_learned():
+    class Spy(nn.ReLU):
+        def backward(self, dout, need_dx=True):
+            asked.append(spies.index(self))
+            return super().backward(dout, need_dx)
+
+    asked, spies, (a, b) = [], [Spy(), Spy(), Spy()], (nn.Input(), nn.Input())
+    first, second = linear(4, 4), linear(4, 4, seed=1)
+    h = spies[0](first(a)) + spies[1](second(b))
+    net, x = nn.Graph([a, b], spies[2](linear(4, 2, seed=2)(h))), spread(5, 4)
+
+    def backward(need_dx=False):
+        asked.clear()
+        out = net(x, x)
+        gradients = net.backward(np.ones(out.shape), need_dx)
+        assert gradients is None if not need_dx else all(gradient is not None for gradient in gradients)
+        return asked
+
+    assert backward() == [2, 1, 0]
+    second.freeze()
+    assert backward() == [2, 0] and backward(need_dx=True) == [2, 1, 0]
+    first.freeze()
+    assert backward() == [2]
+    net.freeze()
+    assert backward() == [] and backward(need_dx=True) == [2, 1, 0]
+
+
+# ---- layers that are used twice
+
+
+def test_gradients_of_a_layer_used_twice_are_summed():
+    net, inputs = made("one encoder for two inputs")
+    names = [name for name, _ in net.named_parameters()]
+    assert len(names) == len(set(names)) == 6 and len(net.state_dict()) == 8
+    apart = nn.Input(), nn.Input()
+    encoders = [copy.deepcopy(net.layers["0"]) for _ in range(2)]
+    last = copy.deepcopy(net.layers["4"])
+    other = nn.Graph(apart, last(nn.Tanh()(encoders[0](apart[0]) + last_of(encoders[1](apart[1])))))
+    flat = nn.FlatParameters(net)
+    for step in range(2):
+        outputs, dx, grads = passes(net, inputs)
+        expected_outputs, expected_dx, _ = passes(other, inputs)
+        assert_allclose(outputs[0], expected_outputs[0], rtol=1e-12)
+        for a, b in zip(dx, expected_dx, strict=True):
+            assert_allclose(a, b, rtol=1e-11, atol=1e-13)
+        pairs = zip(encoders[0].named_parameters(), encoders[1].named_parameters(), strict=True)
+        for grad, ((_, first), (_, second)) in zip(grads, pairs, strict=False):
+            assert_allclose(grad, first.grad + second.grad, rtol=1e-10, atol=1e-12)
+        flat.data += 0.1 * (step + 1)
+        for _, parameter in other.named_parameters():
+            parameter.data += 0.1 * (step + 1)
+    net.layers["0"].freeze()
+    flat.grad[...] = 0
+    passes(net, inputs)
+    assert not any(parameter.grad.any() for _, parameter in net.layers["0"].named_parameters())
+
+
+def test_masks_and_statistics_of_a_layer_used_twice():
+    a = nn.Input()
+    dropout, layer = nn.Dropout(0.5, key=3), norm(6)
+    net = nn.Graph(a, [layer(dropout(a)), layer(dropout(a)), dropout(a)])
+    x, same = np.ones((50, 6)), nn.Dropout(0.5, key=3)
+    masks, alone = [same(x).copy() for _ in range(6)], copy.deepcopy(layer)
+    for step in range(2):
+        first, second, third = (out.copy() for out in net(x))
+        assert_array_equal(third, masks[3 * step + 2])
+        assert_array_equal(first, alone(masks[3 * step]))
+        assert_array_equal(second, alone(masks[3 * step + 1]))
+        dx = net.backward((None, None, x))
+        assert_array_equal(dx, masks[3 * step + 2])
+    assert dropout.step == 6
+    assert_array_equal(layer.running_mean, alone.running_mean)
+
+
+def test_outputs_may_be_inputs_of_others():
+    x = nn.Input()
+    h = nn.ReLU()(x)
+    net = nn.Graph(x, [h, x, nn.Flatten()(h), h])
+    array = spread(2, 3, 4)
+    for gradients in (True, False):
+        net.eval(gradients=gradients)
+        relu, same, flat, again = net(array)
+        assert_array_equal(relu, np.maximum(array, 0))
+        assert_array_equal(flat, relu.reshape(2, 12))
+        assert_array_equal(same, array) or assert_array_equal(again, relu)
+    net.train()(array)
+    ones = np.ones((2, 3, 4))
+    assert_array_equal(net.backward((ones, 2 * ones, ones.reshape(2, 12), ones)), 2 + 3 * (array > 0))
+    with pytest.raises(ValueError, match="dout: expected shape"):
+        net.backward((ones, None, None, ones[:1]))
+
+
+# ---- what is fused
+
+
+def steps(net):
+    return ["+".join(step.names) for step in net._planned().steps]
+
+
+def test_what_is_fused():
+    assert steps(nn.lenet()) == ["0+1", "2", "3+4", "5", "6", "7+8", "9+10", "11"]
+    assert steps(nn.vgg11(batch_norm=False))[:4] == ["0+1", "2", "3+4", "5"]
+    x = nn.Input()
+    pair = norm(4)(conv(4, 4)(x)) + norm(4)(conv(4, 4, seed=1)(x))
+    h = nn.ReLU()(pair)
+    sums = nn.ReLU()(conv(4, 4)(h) + h), nn.Add()(x, h, conv(4, 4)(h)), conv(4, 4)(nn.Tanh()(h)) + x, nn.ReLU()(x + h)
+    net = nn.Graph(x, sums)
+    assert steps(net) == ["0", "2", "3", "1+4+5", "6+7+8", "9", "10", "11", "12+13", "14+15"]
+    assert net._planned().apart == [("9", "10", "a sum of 3 terms is computed by itself")]
+    net = nn.Graph(x, [nn.ReLU()(h), nn.ReLU()(nn.Add(relu=True)(h, x))])
+    assert steps(net) == ["0", "2", "3", "1+4+5", "6", "7+8"]
+
+
+def test_what_is_fused_follows_the_modes():
+    block = nn.Sequential(conv(3, 3), norm(3), nn.ReLU(), nn.Residual(nn.Sequential(conv(3, 3, seed=1), norm(3))))
+    fused = ["0", "1+2", "3.main.0", "3.main.1+3.sum"]
+
+    def gathering():
+        return [step.names for step in block._planned().steps if step.gathers]
+
+    assert steps(block) == fused and gathering() == [["0"], ["3.main.0"]]
+    block.layers[1].eval(gradients=True)
+    assert steps(block) == fused and gathering() == [["3.main.0"]]
+    block.layers[2].eval()  # keeps nothing, the norm before it does
+    assert steps(block) == ["0", "1", "2", *fused[2:]] and gathering() == [["3.main.0"]]
+    block.eval()
+    assert steps(block) == fused and gathering() == []
+    block.train().layers[1].relu = True
+    assert steps(block) == fused  # to no end, but no harm
+    block.layers[2] = nn.Tanh()
+    assert steps(block) == ["0", "1", "2", *fused[2:]]
+    block.layers[3].main.layers[1].relu = True
+    assert steps(block) == ["0", "1", "2", "3.main.0", "3.main.1", "3.sum"]
+    relu = block.layers[2] = nn.ReLU()
+    relu.forward = relu.forward  # somebody's own, for all we know
+    assert steps(block)[:3] == ["0", "1", "2"]
+
+
+def test_layers_run_by_themselves_after_a_fused_pass():
+    """Each may be asked for its own gradient, and the net for its gradient after passes of each."""
+    x, net = spread(*IMAGES), nn.Sequential(
+        conv(3, 4), nn.ReLU(), conv(4, 4, seed=1), norm(4), nn.ReLU(), nn.Residual(nn.Sequential(norm(4, seed=4))),
+        nn.Flatten(), linear(120, 3), nn.ReLU(),
+    )  # fmt: skip
+    _, (dx,), parameters = passes(net, [x])
+    dout = spread(3, 3, seed=7)
+    for layer in reversed(net.layers):
+        dout = layer.backward(dout)
+    assert_allclose(dout, dx, rtol=1e-11, atol=1e-13)
+    for (_, parameter), expected in zip(net.named_parameters(), parameters, strict=True):
+        assert_allclose(parameter.grad, expected, rtol=1e-11, atol=1e-12)
+    out = x
+    for layer in net.layers:
+        out = layer(out)
+    assert_allclose(net.backward(spread(3, 3, seed=7)), dx, rtol=1e-11, atol=1e-13)
+
+
+def test_outputs_of_layers():
+    """What is kept of each layer; None for what was not made."""
+    net, x = nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 4), norm(4), nn.ReLU(), nn.Flatten()), spread(*IMAGES)
+    first, relu, second, normal, last, flat = net.layers
+    assert all(layer.output is None for layer in net.layers)
+    out = net(x)
+    assert first.output is None and normal.output is None
+    assert_array_equal(last.output.reshape(3, -1), out)
+    assert flat.output is out
+    alone = copy.deepcopy(net)
+    assert_array_equal(relu.output, np.maximum(alone.layers[0](x), 0))
+    assert_array_equal(second.output, alone.layers[2](relu.output))
+    out = first(x)
+    assert first.output is out
+    net.eval()(x)
+    assert all(layer.output is None for layer in net.layers)
+
+
+class OwnReLU(nn.ReLU):
+    """A ReLU that nothing knows to be one."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+class OwnAdd(nn.Add):
+    def forward(self, *inputs):
+        return super().forward(*inputs)
+
+
+def apart(net):
+    """The net, each of whose layers runs by itself."""
+    for layer in net.modules():
+        for kind, own in ((nn.ReLU, OwnReLU), (nn.Add, OwnAdd)):
+            if type(layer) is kind:
+                layer.__class__ = own
+    return net
+
+
+@every_net
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_fused_and_apart(name, dtype, floor_in_use):  # noqa: F811
+    net, inputs = made(name)
+    if dtype == np.float32:
+        net.to(lambda array: array.astype(np.float32))
+        inputs = [x.astype(np.float32) for x in inputs]
+    other = apart(copy.deepcopy(net))
+    assert all(len(step.layers) == 1 for step in other._planned().steps)
+    assert name == "vgg11 with batch norm" or any(len(step.layers) > 1 for step in net._planned().steps)
+    limit = 1e-11 if dtype == np.float64 else 2e-4
+    for ours, theirs in zip(passes(net, inputs), passes(other, inputs), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert np.linalg.norm(a - b) <= limit * np.linalg.norm(b) + limit * 1e-3
+
+
+# ---- structure
+
+
+def test_names():
+    a, b = nn.Input(), nn.Input()
+    stem, head = conv(3, 4), linear(4, 2)
+    h = nn.ReLU()(stem(a, name="stem") + stem(b))
+    net = nn.Graph([a, b], head(nn.GlobalAvgPool2d()(h), name="head"))
+    assert list(net.children()) == ["stem", "1", "2", "3", "head"]
+    assert [name for name, _ in net.named_parameters()] == ["stem.weight", "stem.bias", "head.weight", "head.bias"]
+    assert list(net.state_dict()) == [name for name, _ in net.named_parameters()]
+    assert list(nn.Sequential(net).state_dict())[0] == "0.stem.weight"
+    assert len(list(net.modules())) == 6
+    assert net.output_shape((3, 8, 8), (3, 8, 8)) == (2,)
+    assert two_and_two().output_shape(*[shape[1:] for shape in PAIR]) == ((3,), (2,))
+    assert named().output_shape(IMAGES[1:]) == {"digit": (3,), "parity": (2,)}
+
+
+def test_layers_may_be_replaced():
+    net, (x,) = made("a chain")
+    assert net(x).shape == (3, 3)
+    net.layers["6"] = linear(5, 7)
+    out = net(x)
+    assert out.shape == (3, 7) and net.backward(np.ones(out.shape)).shape == x.shape
+    net.layers["6"] = nn.Sequential(linear(5, 4), nn.ReLU(), linear(4, 2))
+    assert net(x).shape == (3, 2) and steps(net)[-2:] == ["6.0+6.1", "6.2"]
+
+
+def test_what_is_derived_from_a_composition_may_have_passes_of_its_own():
+    class Doubled(nn.Sequential):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+        def backward(self, dout, need_dx=True):
+            return super().backward(2 * dout, need_dx)
+
+    class Derived(nn.Sequential):
+        pass
+
+    inner = conv(3, 4), nn.ReLU()
+    x, net = spread(*IMAGES), nn.Sequential(Doubled(*inner), nn.ReLU())
+    plain = nn.Sequential(Derived(*inner), nn.ReLU())
+    outputs, dx, _ = passes(net, [x])
+    expected, expected_dx, _ = passes(plain, [x])
+    assert_allclose(outputs[0], 2 * expected[0], rtol=1e-12)
+    assert_allclose(dx[0], 2 * expected_dx[0], rtol=1e-12)
+    assert steps(net) == ["0", "1"] and steps(plain) == ["0.0+0.1", "1"]
+    assert_allclose(net.inference()(x), outputs[0], rtol=1e-12)
+
+
+def test_summary_of_a_graph():
+    summary = inception().summary((3, 8, 8))
+    rows = {row.name: row for row in summary.rows}
+    assert [rows[name].kind for name in ("0", "1", "6", "9")] == ["Conv2d", "ReLU", "Concatenate", "Linear"]
+    assert rows["6"].shape == (7, 8, 8) and rows["6"].field == (3, 3) and rows["5"].field == (3, 3)
+    assert rows["0"].memory == 0 and rows["1"].memory == 8 * 2 * 64
+    summary, net = siamese().summary((3, 8, 8), (3, 8, 8)), siamese()
+    assert summary.parameters == sum(parameter.data.size for _, parameter in net.named_parameters())
+    assert summary.flops == 2 * (2 * 4 * 64 * 27 + 4 * 3)
+
+
+def test_kept_memory_is_that_of_the_summary():
+    for name in NETS:
+        net, inputs = made(name)
+        net(*(x[:1] for x in inputs))
+        layers = {layer for line in net._planned().program.lines for layer in (line.layer,)}
+        kept = sum(buffer.size for layer in layers for buffer in vars(layer).get("_buffers", {}).values())
+        assert net.summary(*(x.shape[1:] for x in inputs)).memory == kept
+
+
+# ---- errors
+
+
+class Single(nn.Identity):
+    """x in float32."""
+
+    def forward(self, x):
+        return super().forward(x).astype(np.float32)
+
+
+def test_refused_graphs():
+    x, y, relu = nn.Input(), nn.Input(), nn.ReLU()
+    h = relu(x)
+    inner = nn.Sequential(nn.ReLU())
+
+    class Opaque(nn.Module):
+        def __init__(self):
+            self.inner = nn.ReLU()
+
+        def forward(self, x):
+            return self.inner(x)
+
+    opaque = Opaque()
+    for make, error, message in (
+        (lambda: nn.Graph(x, h + y), ValueError, "inputs: an output depends on an input that is not among them"),
+        (lambda: nn.Graph([x, y], h), ValueError, r"inputs\[1\]: no output depends on it"),
+        (lambda: nn.Graph([x, x], h), ValueError, "inputs: expected different nodes"),
+        (lambda: nn.Graph(x, []), ValueError, "outputs: expected at least one node, got none"),
+        (lambda: nn.Graph([], [h]), ValueError, "inputs: expected at least one node, got none"),
+        (lambda: nn.Graph(x, [h, np.ones(3)]), TypeError, r"outputs\[1\]: expected a node"),
+        (lambda: nn.Graph(np.ones(3), h), TypeError, r"inputs\[0\]: expected a node"),
+        (lambda: nn.Add()(x, np.ones(3)), TypeError, r"inputs\[1\]: expected a node, as the others are, got ndarray"),
+        (lambda: x + 1, TypeError, "unsupported operand"),
+        (lambda: np.ones(3) + x, TypeError, "not implemented|unsupported"),
+        (lambda: relu(x, name="a.b"), ValueError, "name: expected a word without dots, got 'a.b'"),
+        (lambda: relu(x, name=""), ValueError, "name: expected a word"),
+        (lambda: relu(np.ones(3), name="relu"), TypeError, "name: expected none for arrays"),
+        (lambda: nn.Graph(x, nn.ReLU()(relu(x, name="a"), name="a")), ValueError, "name: expected another for each"),
+        (lambda: nn.Graph(x, relu(relu(x, name="a"), name="b")), ValueError, "name: a layer is called 'a' and 'b'"),
+        (lambda: nn.Graph(x, inner.layers[0](inner(x))), ValueError, "both by itself and within another"),
+        (lambda: nn.Graph(x, opaque(opaque(x)))(np.ones((2, 3))), ValueError, "^0: expected a layer, or layers"),
+    ):
+        with pytest.raises(error, match=message):
+            make()
+
+
+def test_refused_arrays():
+    net, (a, b) = made("two inputs and two outputs")
+    for inputs in ((), (a,), (a, b, b)):
+        with pytest.raises(ValueError, match=f"inputs: expected 2, got {len(inputs)}"):
+            net(*inputs)
+    with pytest.raises(RuntimeError, match="needs a forward pass before it"):
+        net.backward((np.ones((3, 3)), np.ones((3, 2))))
+    left, right = net(a, b)
+    for wrong, message in (
+        (left, "dout: expected a tuple of 2 gradients, got ndarray"),
+        ((left,), "dout: expected a tuple of 2 gradients, got 1"),
+        ((right, left), r"dout: expected shape \(3, 3\), got \(3, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            net.backward(wrong)
+    with pytest.raises(ValueError, match="inputs.1.: expected shape|add: expected shape"):
+        net(a, b[:, :, :4])
+    with pytest.raises(ValueError, match="add: expected shape"):
+        nn.Residual(nn.Sequential(conv(3, 4), norm(4)))(a)
+    with pytest.raises(TypeError, match="add: expected float64, as x, got float32"):
+        nn.Residual(norm(3), Single())(a)
+    by_name, (x,) = made("outputs by name")
+    by_name(x)
+    for wrong in (np.ones((3, 3)), {"digits": np.ones((3, 3))}):
+        with pytest.raises(ValueError, match="dout: expected a dictionary of gradients for 'digit', 'parity', got"):
+            by_name.backward(wrong)
+    with pytest.raises(ValueError, match="net: expected one output"):
+        nn.Sequential(named())(a)
+    with pytest.raises(ValueError, match="^0: expected 2 inputs, got 1"):
+        nn.Sequential(two_and_two())(a)
+
+
+def test_concatenate():
+    parts, layer = [spread(2, channels, 3, seed=channels) for channels in (1, 4, 2)], nn.Concatenate()
+    for gradients in (False, True):
+        assert_array_equal(layer.eval(gradients=gradients)(*parts), np.concatenate(parts, axis=1))
+    dout = spread(2, 7, 3)
+    for gradient, part in zip(layer.backward(dout), np.split(dout, [1, 5], axis=1), strict=True):
+        assert_array_equal(gradient, part)
+    assert layer.backward(dout, need_dx=False) is None
+    assert layer.output_shape((1, 3), (4, 3), (2, 3)) == (7, 3)
+    for wrong, message in (
+        (parts[:1], "inputs: expected at least two, got 1"),
+        ([parts[0], parts[1][:1]], "inputs: expected shape"),
+        ([parts[0], parts[1][..., :1]], r"inputs\[1\]: expected shape \(C, 3\), got \(4, 1\)"),
+        ([np.ones(3), np.ones(3)], r"inputs: expected shape \(N, C, ...\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layer(*wrong)
