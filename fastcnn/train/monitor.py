@@ -20,6 +20,7 @@ import numpy as np
 
 from fastcnn.layers import checks, device
 from fastcnn.nn.activation import Elementwise, Maxout, Sigmoid, Tanh
+from fastcnn.nn.joins import Add
 from fastcnn.nn.module import Parameter
 from fastcnn.train.callback import Callback
 
@@ -113,7 +114,7 @@ def read_records(path):
 def layer_statistics(net):
     """For each layer that is watched, what its last outputs were like."""
     for name, layer in _watched(net):
-        out = _output(layer)
+        out = layer.output
         if out is None or math.prod(out.shape) == 0:
             continue
         out = device.to_host(out)
@@ -175,17 +176,12 @@ def _histogram(values):
 
 
 def _watched(module, name=""):
-    """(name, layer) of the layers with parameters and the activations, in forward order."""
+    """(name, layer) of the layers with parameters, the activations and the sums, in forward order."""
     for child, layer in module.children().items():
         yield from _watched(layer, f"{name}.{child}" if name else child)
     has_parameters = any(isinstance(value, Parameter) for value in vars(module).values())
-    if has_parameters or isinstance(module, (Elementwise, Maxout)):
+    if has_parameters or isinstance(module, (Elementwise, Maxout, Add)):
         yield name, module
-
-
-def _output(layer):
-    """The output of a layer's last forward pass, None if it keeps none."""
-    return layer._out
 
 
 def _weights(net):
