@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
+from fastcnn import layers
 from fastcnn.train import EpochMetrics
-from fastcnn.train.reading import HIGH, LOW, read, read_first_loss
+from fastcnn.train.reading import expected_loss, read, read_first_loss, read_layers, usual_first_loss
 
 
 def curves(train_loss, train_accuracy, eval_loss=None, eval_accuracy=None, lr=0.1):
@@ -142,7 +144,7 @@ def test_diverging():
 
 def test_not_learning():
     found = rules(curves([2.6, 2.6, 2.6], [0.1] * 3), 10)
-    assert set(found) == {"diverged"} and "2.6, more than the ln 10 = 2.3 of guessing" in found["diverged"].text
+    assert set(found) == {"diverged"} and "2.6, more than the 2.3 of guessing" in found["diverged"].text
     assert "diverged" not in rules(curves([2.6, 2.6, 2.6], [0.1] * 3), 100)
 
 
@@ -159,18 +161,99 @@ def test_incomplete():
     assert "incomplete" not in rules(curves([1.0, 0.9, 0.8], [0.5, 0.6, 0.7]), planned=3)
 
 
+@pytest.mark.parametrize("kind", ["softmax", "hinge"])
 @pytest.mark.parametrize("classes", [2, 10, 1000])
-def test_first_loss(classes):
-    expected = math.log(classes)
-    for loss in (expected, expected + 0.9 * HIGH, expected - 0.9 * LOW):
-        statement = read_first_loss(loss, classes)
+def test_first_loss(classes, kind):
+    expected, (low, high) = expected_loss(classes, kind), usual_first_loss(classes, kind)
+    for loss in (expected, 0.01 * low + 0.99 * high, 0.99 * low + 0.01 * high):
+        statement = read_first_loss(loss, classes, kind)
         assert statement.kind == "good" and f"{loss:.3g}" in statement.text
-        assert f"ln {classes} = {expected:.3g}" in statement.text
+        equal = f"ln {classes}" if kind == "softmax" else f"{classes} - 1"
+        assert f"{equal} = {expected:.3g}" in statement.text
     for loss, advice in (
-        (expected + 1.1 * HIGH, "smaller weights"),
-        (expected - 1.1 * LOW, "trained before"),
+        (1.1 * high, "smaller weights"),
+        (0.9 * low, "trained before"),
         (math.nan, "NaN"),
         (math.inf, "NaN"),
     ):
-        statement = read_first_loss(loss, classes)
+        statement = read_first_loss(loss, classes, kind)
         assert statement.kind == "warning" and advice in statement.text
+
+
+@pytest.mark.parametrize("kind, loss", [("softmax", layers.softmax_loss), ("hinge", layers.svm_loss)])
+def test_expected_loss(kind, loss):
+    """That of equal scores; scores of a standard deviation up to 2 that know nothing of the labels are in the range."""
+    rng, classes = np.random.default_rng(0), 10
+    y = rng.integers(0, classes, 5000)
+    assert_allclose(loss(np.full((5000, classes), 0.3), y)[0], expected_loss(classes, kind))
+    low, high = usual_first_loss(classes, kind)
+    for std in (0.0, 0.5, 1.0, 2.0):
+        assert low < loss(std * rng.standard_normal((5000, classes)), y)[0] < 1.02 * high
+    assert loss(3 * rng.standard_normal((5000, classes)), y)[0] > high
+
+
+def test_hinge():
+    metrics = curves([9.5, 9.5, 9.5], [0.1] * 3)
+    assert set(rules(metrics, 10, 9.1, kind="hinge")) == {"first loss", "diverged"}
+    assert "diverged" not in rules(curves([8.0, 7.0, 6.0], [0.1, 0.2, 0.3]), 10, kind="hinge")
+
+
+def record(lr=0.1, **changes):
+    """One of a monitor, with one layer and two weights."""
+    layer = {"name": "0", "dead": None, "saturated": None, "nonfinite": 0} | changes.pop("layer", {})
+    ratios = changes.pop("ratios", (1e-3, 2e-3))
+    weights = [{"name": f"{i}.weight", "update_ratio": ratio, "nonfinite": 0} for i, ratio in enumerate(ratios)]
+    return {"epoch": 1, "lr": lr, "layers": [layer], "weights": weights} | changes
+
+
+def layer_rules(*records):
+    return {statement.rule: statement for statement in read_layers(list(records))}
+
+
+@pytest.mark.parametrize(
+    "ratios, kind, words",
+    [
+        ((1e-3, 2e-3, 5e-3), "good", "by 0.002 of their norm in the median layer (0.weight 0.001 to 2.weight 0.005)"),
+        ((1e-2, 5e-2, 2e-2), "advice", "lower the learning rate"),
+        ((1e-5, 5e-5, 2e-5), "advice", "the learning rate may be higher"),
+        ((None, 1e-3), "good", "by 0.001"),
+    ],
+)
+def test_updates(ratios, kind, words):
+    statement = layer_rules(record(ratios=ratios))["updates"]
+    assert statement.kind == kind and words in statement.text
+
+
+def test_updates_are_read_before_the_rate_came_down():
+    early, late = record(ratios=(5e-2,), epoch=3), record(lr=1e-5, ratios=(1e-6,), epoch=9)
+    assert "In epoch 3, at a learning rate of 0.1" in layer_rules(record(), early, late)["updates"].text
+
+
+@pytest.mark.parametrize("share, kind", [(0.1, None), (0.3, "advice"), (0.8, "warning")])
+@pytest.mark.parametrize("rule", ["dead", "saturated"])
+def test_dead_and_saturated(rule, share, kind):
+    found = layer_rules(record(layer={rule: share}))
+    assert (found[rule].kind if rule in found else None) == kind
+    if kind:
+        assert f"{share:.0%} of layer 0" in found[rule].text
+
+
+def test_not_finite():
+    text = layer_rules(record(layer={"nonfinite": 1234}))["not finite"].text
+    assert "outputs of 0 (1,234)" in text
+    lost = record(ratios=(None,))
+    lost["weights"][0]["nonfinite"] = 7
+    assert (
+        set(layer_rules(lost)) == {"not finite"} and "gradient of 0.weight (7)" in layer_rules(lost)["not finite"].text
+    )
+
+
+def test_many_layers_are_not_all_listed():
+    many = record()
+    many["layers"] = [{"name": str(i), "dead": 0.3 + i / 100, "saturated": None, "nonfinite": 0} for i in range(12)]
+    assert "41% of layer 11, 40% of layer 10" in layer_rules(many)["dead"].text
+    assert "37% of layer 7 and 7 more" in layer_rules(many)["dead"].text
+
+
+def test_no_records():
+    assert read_layers([]) == []

@@ -25,7 +25,6 @@ from fastcnn.nn.module import Parameter
 from fastcnn.train.callback import Callback
 
 BINS = 32
-HEALTHY_UPDATE = 1e-3  # ||dw|| / ||w|| of a step
 
 _SAMPLE = 2**16  # values that a histogram is made of, at most
 _SATURATED = {
@@ -149,8 +148,8 @@ def dead_share(out):
 def describe(values):
     """Mean, standard deviation and a histogram of the values that are finite; how many are not.
 
-    The histogram has `BINS` equal bins from the least to the largest of the values, or of 65,536 of them, drawn with
-    replacement, always the same ones for arrays of one size.
+    The histogram has `BINS` equal bins between the quantiles of 0.5 and 99.5 %; values beyond are in the outermost
+    bins. Of more than 65,536 values it counts so many, drawn with replacement, the same ones for arrays of one size.
     """
     values = values.ravel()
     finite = values if np.isfinite(values).all() else values[np.isfinite(values)]
@@ -167,11 +166,11 @@ def describe(values):
 
 
 def _histogram(values):
-    values = np.clip(values, -1e300, 1e300)  # whose difference is a number
-    low, high = float(values.min()), float(values.max())
+    values = np.clip(values, -1e300, 1e300)  # whose differences are numbers
+    low, high = map(float, np.quantile(values, (0.005, 0.995)))
     if not high - low > max(1e-9 * max(-low, high), 1e-300):  # all the same, but for rounding
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
-    counts, _ = np.histogram(values, BINS, (low, high))
+    counts, _ = np.histogram(np.clip(values, low, high), BINS, (low, high))
     return {"low": low, "high": high, "counts": counts.tolist()}
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 WARNING, ADVICE, GOOD = "warning", "advice", "good"  # how a statement is meant
 
-LOW, HIGH = 0.5, 2.0  # how far the first loss may lie below and above ln(classes)
+UPDATES = 1e-4, 1e-2  # healthy ||dw|| / ||w|| of a step: about 1e-3
+_SHARE = 0.2  # of dead units, or saturated outputs, that is worth a word
 _RECENT = 1 / 3  # the part of the epochs at the end that tells where a curve is going
 _STEADY = 0.005  # accuracies closer than this are the same
 _CLEAR = 2.0  # a trend is one if its slope is so many times its standard error
@@ -38,7 +39,7 @@ class Statement:
     text: str
 
 
-def read(metrics, classes=None, first_loss=None, planned=None, evaluated_on="validation"):
+def read(metrics, classes=None, first_loss=None, planned=None, evaluated_on="validation", kind="softmax"):
     """What the curves of a run say.
 
     Parameters
@@ -48,19 +49,20 @@ def read(metrics, classes=None, first_loss=None, planned=None, evaluated_on="val
     first_loss : float or None, that of the first batch, before any update
     planned : int or None, the epochs that the run was to have
     evaluated_on : str, the name of the data that `eval_loss` and `eval_accuracy` are of
+    kind : {"softmax", "hinge"}, the loss
 
     Returns
     -------
     list of Statement
     """
-    found = [] if first_loss is None or classes is None else [read_first_loss(first_loss, classes)]
+    found = [] if first_loss is None or classes is None else [read_first_loss(first_loss, classes, kind)]
     if planned is not None and len(metrics) < planned:
         text = f"{len(metrics)} of {planned} epochs are complete: the run is under way, or has ended early."
         found.append(Statement("incomplete", ADVICE, text))
     if not metrics:
         return found
     curves = _Curves(metrics, evaluated_on)
-    lost = _diverged(curves, classes)
+    lost = _diverged(curves, math.inf if classes is None else expected_loss(classes, kind))
     if lost:
         return [*found, lost]
     if len(metrics) < 3:
@@ -71,29 +73,67 @@ def read(metrics, classes=None, first_loss=None, planned=None, evaluated_on="val
     return found if any(rules) else [*found, _settled(curves)]
 
 
-def read_first_loss(loss, classes):
-    """Whether the loss of an untrained net is what it should be: about ln(classes), that of equal scores.
+def read_layers(records):
+    """What the last record of a `Monitor` says of the layers; of updates, the last before the learning rate came down.
 
-    Scores of standard deviation s that know nothing of the labels add about s^2/2 to it; `HIGH` lets s be 2, which is
-    what common initialisations give at most. Lower than ln(classes) it is by chance alone, which `LOW` leaves room for.
+    Parameters
+    ----------
+    records : list of dicts, as `train.monitor` describes them
+
+    Returns
+    -------
+    list of Statement
     """
-    expected = math.log(classes)
-    numbers = f"The first loss is {_number(loss)}; equal scores give ln {classes} = {expected:.3g}"
+    if not records:
+        return []
+    layers, weights = records[-1]["layers"], records[-1]["weights"]
+    rates = [record["lr"] or 0 for record in records]
+    fast = [record for record, rate in zip(records, rates, strict=True) if rate >= 0.5 * max(rates)]
+    found = (
+        _not_finite(layers, weights),
+        _many(layers, "dead", "Dead units, which give 0 for all images", "a lower learning rate"),
+        _many(layers, "saturated", "Saturated outputs, where the slope is nearly 0", "smaller weights to begin with"),
+        _updates(fast[-1]),
+    )
+    return [statement for statement in found if statement]
+
+
+def read_first_loss(loss, classes, kind="softmax"):
+    """Whether the loss of an untrained net is about that of equal scores: ln(classes), or classes - 1 of "hinge".
+
+    Scores that know nothing of the labels add to it, on average; of standard deviation s about s^2/2 to ln(classes).
+    Common initialisations give scores of a standard deviation up to 2, which `usual_first_loss` has as its upper end.
+    Below the expected value the loss is by chance alone, for which there is some room.
+    """
+    expected, (low, high) = expected_loss(classes, kind), usual_first_loss(classes, kind)
+    equal = f"ln {classes}" if kind == "softmax" else f"{classes} - 1"
+    numbers = f"The first loss is {_number(loss)}; equal scores give {equal} = {expected:.3g}"
     if not math.isfinite(loss):
         text = f"{numbers}. Look for NaN or infinity in the images, or for weights that are far too large."
-    elif loss > expected + HIGH:
+    elif loss > high:
         text = (
-            f"{numbers}, at most {expected + HIGH:.3g} is usual. The scores are too large before anything is learned: "
+            f"{numbers}, at most {high:.3g} is usual. The scores are too large before anything is learned: "
             "standardise the images, or begin with smaller weights."
         )
-    elif loss < expected - LOW:
+    elif loss < low:
         text = (
-            f"{numbers}, at least {expected - LOW:.3g} is usual. An untrained net cannot know that much: it has been "
-            "trained before, or most labels of the batch are of few classes, or there are fewer classes than said."
+            f"{numbers}, at least {low:.3g} is usual. An untrained net cannot know that much: it has been trained "
+            "before, or most labels of the batch are of few classes, or there are fewer classes than said."
         )
     else:
-        return Statement("first loss", GOOD, f"{numbers}, which is as it should be.")
+        return Statement("first loss", GOOD, f"{numbers}, up to {high:.3g} is usual.")
     return Statement("first loss", WARNING, text)
+
+
+def expected_loss(classes, kind="softmax"):
+    """The loss of scores that are the same for all classes: "softmax" or "hinge"."""
+    return math.log(classes) if kind == "softmax" else classes - 1.0
+
+
+def usual_first_loss(classes, kind="softmax"):
+    """The range in which the loss of an untrained net usually lies."""
+    expected = expected_loss(classes, kind)
+    return (expected - 0.5, expected + 2.0) if kind == "softmax" else (0.8 * expected, 2.0 * expected)
 
 
 class _Curves:
@@ -132,7 +172,7 @@ class _Curves:
         return f"training {train:.1%}, {self.evaluated_on} {held_out:.1%} over the last {self.window} epochs"
 
 
-def _diverged(curves, classes):
+def _diverged(curves, guessing):
     losses = {"training": curves.train_loss} | ({curves.evaluated_on: curves.eval_loss} if curves.evaluated else {})
     for name, loss in losses.items():
         lost = np.flatnonzero(~np.isfinite(loss))
@@ -140,13 +180,12 @@ def _diverged(curves, classes):
             text = f"Diverged: the {name} loss is no number from epoch {curves.epochs[lost[0]]} on. "
             return Statement("diverged", WARNING, text + "Lower the learning rate, or clip the gradients.")
     loss, lowest = curves.train_loss[-1], curves.train_loss.min()
-    guessing = math.inf if classes is None else math.log(classes)
     if loss > 1.5 * lowest and loss - lowest > 0.1:
         before = f"{lowest:.3g} after epoch {curves.epochs[curves.train_loss.argmin()]}"
         text = f"Diverging: the training loss rose from {before} to {loss:.3g}. Lower the learning rate."
     elif loss > 1.02 * guessing:
         text = (
-            f"Not learning: the training loss is {loss:.3g}, more than the ln {classes} = {guessing:.3g} of guessing. "
+            f"Not learning: the training loss is {loss:.3g}, more than the {guessing:.3g} of guessing. "
             "Lower the learning rate, and see whether the net can learn a few images by heart."
         )
     else:
@@ -215,6 +254,42 @@ def _plateau(curves):
     return Statement("plateau", ADVICE, text)
 
 
+def _not_finite(layers, weights):
+    lost = [(kind, entry) for kind, entries in (("outputs", layers), ("gradient", weights)) for entry in entries]
+    lost = [f"{kind} of {entry['name']} ({entry['nonfinite']:,})" for kind, entry in lost if entry["nonfinite"]]
+    if lost:
+        text = f"Values that are no numbers: {_listed(lost)}. Lower the learning rate, or clip the gradients."
+        return Statement("not finite", WARNING, text)
+
+
+def _many(layers, share, what, advice):
+    """A warning of layers where a large share of the units is dead, or of the outputs saturated."""
+    affected = [layer for layer in layers if (layer[share] or 0) > _SHARE]
+    if affected:
+        affected.sort(key=lambda layer: -layer[share])
+        names = _listed([f"{layer[share]:.0%} of layer {layer['name']}" for layer in affected])
+        text = f"{what}: {names}. What may help: {advice}, or batch normalisation."
+        return Statement(share, WARNING if affected[0][share] > 0.5 else ADVICE, text)
+
+
+def _updates(record):
+    ratios = {weight["name"]: weight["update_ratio"] for weight in record["weights"]}
+    ratios = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+    if not ratios:
+        return None
+    middle = float(np.median(list(ratios.values())))
+    least, most = (f"{name} {ratios[name]:.1g}" for name in (min(ratios, key=ratios.get), max(ratios, key=ratios.get)))
+    numbers = (
+        f"In epoch {record['epoch']}, at a learning rate of {record['lr']:.2g}, a step changed the weights by "
+        f"{middle:.1g} of their norm in the median layer ({least} to {most}); about 1e-3 is healthy"
+    )
+    low, high = UPDATES
+    if low <= middle <= high:
+        return Statement("updates", GOOD, f"{numbers}.")
+    advice = "lower the learning rate" if middle > high else "the learning rate may be higher"
+    return Statement("updates", ADVICE, f"{numbers}: {advice}.")
+
+
 def _settled(curves):
     accuracy, name = curves.accuracy
     best = int(accuracy.argmax())
@@ -230,6 +305,11 @@ def _trend(values):
     error = math.sqrt(rest @ rest / max(1, len(values) - 2) / (x @ x))
     rise = slope * (len(values) - 1)
     return float(rise) if abs(rise) > _STEADY and abs(slope) > _CLEAR * error else 0.0
+
+
+def _listed(words, most=5):
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def _points(share):
