@@ -1,6 +1,7 @@
 """The training loop and what a run leaves behind."""
 
 from fastcnn.train.callback import Callback
+from fastcnn.train.checks import FirstLoss, Overfit, check_first_loss, check_overfit
 from fastcnn.train.loop import EpochMetrics, Trainer, evaluate
 from fastcnn.train.monitor import Monitor
 from fastcnn.train.probabilities import MonteCarlo, monte_carlo
@@ -11,12 +12,16 @@ from fastcnn.train.weights import load_weights
 __all__ = [
     "Callback",
     "EpochMetrics",
+    "FirstLoss",
     "Monitor",
     "MonteCarlo",
+    "Overfit",
     "RangeTest",
     "Run",
     "RunFolder",
     "Trainer",
+    "check_first_loss",
+    "check_overfit",
     "evaluate",
     "load_run",
     "load_weights",
