@@ -6,6 +6,7 @@ from fastcnn.train.loop import EpochMetrics, Trainer, evaluate
 from fastcnn.train.monitor import Monitor
 from fastcnn.train.probabilities import MonteCarlo, monte_carlo
 from fastcnn.train.range_test import RangeTest, range_test
+from fastcnn.train.report import write_report
 from fastcnn.train.run import Run, RunFolder, load_run
 from fastcnn.train.weights import load_weights
 
@@ -27,4 +28,5 @@ __all__ = [
     "load_weights",
     "monte_carlo",
     "range_test",
+    "write_report",
 ]

@@ -1,0 +1,297 @@
+"""The report of a run: what is on the page, that it stands by itself, and that each of its sources may be missing."""
+
+import base64
+import html.parser
+import io
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fastcnn import data, nn, optim
+from fastcnn.train import EpochMetrics, Monitor, RunFolder, Trainer, load_run, report, write_report
+
+SECTIONS = [name for name, _ in report._SECTIONS]
+NAMES = ("cat & <dog>", "owl", "fox")
+
+
+class Page(html.parser.HTMLParser):
+    """A parsed page: whether its tags are balanced, its text by section, its pictures, what it refers to."""
+
+    VOID = {"meta", "img", "br"}
+
+    def __init__(self, file):
+        super().__init__()
+        self.open, self.references, self.pictures, self.ids, self.section, self.text = [], [], [], [], None, {}
+        self.source = file.read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
+        assert not any(name.startswith("on") for name in attributes)
+        self.references += [
+            attributes[name] for name in ("src", "href", "srcset", "data", "action") if name in attributes
+        ]
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        if tag == "img":
+            self.pictures.append(attributes["src"])
+        if tag == "h2":
+            self.section = attributes["id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.text[self.section] = self.text.get(self.section, "") + text
+
+
+def page_of(folder):
+    """The page, checked to stand by itself."""
+    from PIL import Image
+
+    page = Page(folder / "report.html")
+    for reference in page.references:
+        assert reference.startswith(("#", "data:image/png;base64,")), reference[:80]
+        assert not reference.startswith("#") or reference[1:] in page.ids
+    assert "url(" not in page.source and "@import" not in page.source and "http" not in page.source
+    for source in page.pictures:
+        with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2], validate=True))) as picture:
+            picture.load()
+    assert not re.search(r"\bnan\b|\binf\b", page.source), "no number that is none"
+    for name in SECTIONS:
+        assert report._anchor(name) in page.ids
+    return page
+
+
+def images(n, seed):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % len(NAMES)
+    x = rng.integers(0, 120, (n, 1, 8, 9), np.uint8)
+    for image, label in zip(x, y, strict=True):
+        image[:, 2 * label : 2 * label + 2] += 120
+    return x, y
+
+
+def make_run(folder, path, epochs=4, name="small_cnn", evaluation=True, lr=0.02, watch=True, **options):
+    """A run on a small data set, as `fastcnn train` leaves it."""
+    (x_train, y_train), (x_test, y_test) = images(60, 0), images(30, 1)
+    np.savez(path, x_train=x_train[:, 0], y_train=y_train, x_test=x_test[:, 0], y_test=y_test, class_names=NAMES)
+    dataset, shape = data.load(path), (1, 8, 9)
+    net = nn.build(name, shape, len(NAMES), **options)
+    optimizer, preprocess = optim.SGD(nn.FlatParameters(net), lr, 0.9), data.Standardize.fit(dataset.x_train)
+    config = {
+        "fastcnn": "1.0",
+        "net": {"name": name, "options": options},
+        "parameters": optimizer.parameters.data.size,
+        "optimizer": {"name": "SGD", "lr": lr, "momentum": 0.9},
+        "preprocess": {"name": "Standardize"},
+        "dataset": {"name": "toy", "path": str(path), "classes": list(NAMES), "image_shape": shape,
+                    "training_images": 60, "test_images": 30},
+        "options": {"epochs": epochs, "batch_size": 16, "schedule": "constant", "seed": 0, "image_size": None},
+    }  # fmt: skip
+    run = RunFolder(folder, config)
+    batches = data.Batches(dataset.x_train, dataset.y_train, 16)
+    callbacks = [Monitor(folder)] if watch else []
+    trainer = Trainer(net, optimizer, batches, preprocess, lambda progress: 1.0, epochs, np.float32, callbacks)
+    try:
+        trainer.fit((dataset.x_test, dataset.y_test) if evaluation else None)
+    finally:
+        for metrics in trainer.metrics:
+            run.add(metrics)
+        run.save_weights(net, preprocess)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return make_run(folder / "run", folder / "toy.npz", width=2)
+
+
+@pytest.fixture
+def run(complete, tmp_path):
+    """A copy of a complete run, to be damaged."""
+    return shutil.copytree(complete, tmp_path / "run")
+
+
+def test_complete(run):
+    file, statements = write_report(run)
+    page = page_of(run)
+    assert file == run / "report.html" and {"report.html.part"}.isdisjoint(f.name for f in run.iterdir())
+    assert "small_cnn on toy" in page.text[None] and "4 of 4 epochs are complete" in page.text[None]
+    for statement in statements:
+        assert statement.text in page.text["reading"]
+    rules = {statement.rule for statement in statements}
+    assert {"first loss", "updates"} <= rules and "incomplete" not in rules
+    facts = page.text["reading"]
+    metrics = load_run(run).metrics
+    best = max(metrics, key=lambda m: m.eval_accuracy)
+    for fact in ("small_cnn (width 2)", "SGD (lr 0.02, momentum 0.9)", "constant", "Standardize", "1 x 8 x 9",
+                 "60 training, 30 test", f"{best.eval_accuracy:.2%} accuracy, after epoch {best.epoch}"):  # fmt: skip
+        assert fact in facts
+    assert f"{metrics[-1].eval_accuracy:.2%} of 30 test images" in page.text["mistakes"]
+    assert NAMES[0] in page.text["mistakes"] and "cat & <dog>" not in page.source
+    assert "The 2 filters of the first layer, 3 x 3 pixels" in page.text["first-layer-filters"]
+    for name in ("0 Conv2d", "1 BatchNorm2d", "8 Linear"):
+        assert name in page.text["activations"]
+    assert "8.weight" in page.text["gradients"] and "healthy" in page.text["updates"]
+    assert page.source.count("<svg") == 4 + (1 + 5) + (1 + 3) + 1 and len(page.pictures) >= 1
+
+
+def test_the_same_again(run):
+    write_report(run)
+    first = (run / "report.html").read_bytes()
+    write_report(run)
+    assert (run / "report.html").read_bytes() == first
+
+
+def test_confusion_and_worst_images(run):
+    """Of a net that takes every image for an owl."""
+    net = load_run(run)
+    net.net.layers[-1].weight.data[:], net.net.layers[-1].bias.data[:] = 0, [0, 5, 0]
+    RunFolder.save_weights(type("Folder", (), {"_replace": RunFolder._replace, "path": run})(), net.net, net.preprocess)
+    write_report(run)
+    text = page_of(run).text["mistakes"]
+    assert "33.33% of 30 test images" in text
+    assert f"fox (0.7%), taken for owl ({1 / (1 + 2 * math.exp(-5)):.1%})" in text
+    assert len(page_of(run).pictures) == 1 + 16
+
+
+def test_predict(run):
+    loaded = load_run(run)
+    x, _ = images(7, 3)
+    probabilities = report.predict(loaded, x, batch_size=3)
+    scores = loaded.net(loaded.preprocess.apply(x)).astype(np.float64)
+    assert_allclose(probabilities, np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "gone, section, message",
+    [
+        ("metrics.jsonl", "curves", "No epoch is complete yet"),
+        ("monitor.jsonl", "gradients", "has no monitor.jsonl"),
+        ("weights.safetensors", "first-layer-filters", "weights.safetensors does not exist"),
+    ],
+)
+def test_a_file_is_missing(run, gone, section, message):
+    (run / gone).unlink()
+    write_report(run)
+    assert message in page_of(run).text[section]
+
+
+@pytest.mark.parametrize("damaged", ["metrics.jsonl", "monitor.jsonl", "weights.safetensors"])
+def test_a_file_is_damaged(run, damaged):
+    (run / damaged).write_text("{]\n")
+    write_report(run)
+    assert f"{damaged}: damaged" in "".join(page_of(run).text.values())
+
+
+def test_nothing_but_settings(run):
+    for file in run.iterdir():
+        if file.name != "config.json":
+            file.unlink()
+    _, statements = write_report(run)
+    assert [statement.rule for statement in statements] == ["incomplete"]
+    assert "0 of 4 epochs" in page_of(run).text[None]
+
+
+def test_data_that_are_gone(run):
+    config = json.loads((run / "config.json").read_text())
+    config["dataset"]["path"] = "/nowhere/to/be/found"
+    (run / "config.json").write_text(json.dumps(config))
+    write_report(run)
+    page = page_of(run)
+    assert "does not exist" in page.text["mistakes"]
+    x, y = images(12, 1)
+    write_report(run, data.Dataset(x, y, x, y, NAMES, "given"))
+    assert "of 12 test images" in page_of(run).text["mistakes"]
+
+
+def test_other_data(run):
+    x = np.zeros((3, 1, 5, 5), np.uint8)
+    write_report(run, data.Dataset(x, [0, 1, 2], x, [0, 1, 2], NAMES, "other"))
+    assert "no test images for this net" in page_of(run).text["mistakes"]
+    write_report(run, data.Dataset(x, [0, 1, 2], x[:0], np.zeros(0, int), NAMES, "none"))
+    assert "no test images for this net" in page_of(run).text["mistakes"]
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run in this folder"):
+        write_report(tmp_path)
+    (tmp_path / "config.json").write_text("{]")
+    with pytest.raises(ValueError, match="config.json: damaged"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"epochs": 1}, {"evaluation": False}, {"watch": False}, {"name": "mlp"}])
+def test_other_runs(tmp_path, options):
+    write_report(make_run(tmp_path / "run", tmp_path / "toy.npz", **options))
+    page = page_of(tmp_path / "run")
+    if options.get("name") == "mlp":
+        assert "64 of the 100 filters of the first layer, 8 x 9 pixels" in page.text["first-layer-filters"]
+    if "evaluation" in options:
+        assert "test accuracy" not in page.text["reading"]
+
+
+def test_a_run_that_diverged(tmp_path):
+    with pytest.raises(FloatingPointError), np.errstate(all="ignore"):
+        make_run(tmp_path / "run", tmp_path / "toy.npz", lr=1e30)
+    _, statements = write_report(tmp_path / "run")
+    assert "of 30 test images the scores of the net are no numbers" in page_of(tmp_path / "run").text["mistakes"]
+    assert "incomplete" in {statement.rule for statement in statements}
+
+
+def test_metrics_that_are_no_numbers(run):
+    with open(run / "metrics.jsonl", "a") as file:
+        lost = EpochMetrics(5, 4, math.nan, math.nan, 0.3, math.inf, 0.3, 1.0, 60.0)
+        file.write(json.dumps(lost.as_dict()) + "\n")
+    _, statements = write_report(run)
+    assert "diverged" in {statement.rule for statement in statements}
+    assert "is no number from epoch 5 on" in Page(run / "report.html").text["reading"]
+
+
+# ---- filters
+
+
+def test_first_filters():
+    net = nn.build("small_cnn", (3, 8, 8), 4, width=5)
+    filters = report.first_filters(net, (3, 8, 8))
+    assert filters.shape == (5, 3, 3, 3)
+    assert_array_equal(filters[2, :, :, 1], net.layers[0].weight.data[2, 1])
+    net = nn.build("mlp", (3, 4, 5), 4)
+    assert_array_equal(
+        report.first_filters(net, (3, 4, 5))[7, 2, 3], net.layers[1].weight.data.T[7].reshape(3, 4, 5)[:, 2, 3]
+    )
+    assert report.first_filters(nn.Sequential(nn.Linear(7, 3)), (3, 4, 5)) is None
+    assert report.first_filters(nn.Sequential(nn.ReLU()), (3, 4, 5)) is None
+
+
+def test_stretched():
+    images = np.stack([np.linspace(-3, 5, 12).reshape(2, 2, 3), np.full((2, 2, 3), 7.0)])
+    stretched = report._stretched(images)
+    assert stretched.dtype == np.uint8 and stretched[0, 0, 0, 0] == 0 and stretched[0, -1, -1, -1] == 255
+    assert (stretched[1] == 0).all()
+
+
+@pytest.mark.parametrize("seconds, text", [(3.4, "3 s"), (75, "1 min 15 s"), (3725, "1 h 2 min"), (59.7, "1 min 0 s")])
+def test_duration(seconds, text):
+    assert report._duration(seconds) == text
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 500, 300), (2, 9, 9)])
+def test_thumbnails_have_one_size(shape):
+    size = re.search(r'width="(\d+)"', report._thumbnail(np.zeros(shape, np.uint8)))
+    assert 75 <= int(size.group(1)) <= 150
