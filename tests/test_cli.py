@@ -16,13 +16,6 @@ from fastcnn.catalogue import OPS
 from fastcnn.cli import main, parser
 from fastcnn.common.convolution import ALGORITHMS
 
-COMMANDS = [
-    "train",
-    "report",
-    "validate",
-    "bench",
-    "info",
-]
 FACTS = [
     "fastcnn", "python", "numpy", "numba", "system", "cpu", "cores", "vectors", "threads", "threading layer", "backend",
     "cache folder", "gpu",
@@ -38,10 +31,10 @@ def commands():
 
 
 def test_commands():
-    assert set(commands()) == set(COMMANDS)
+    assert set(commands()) == {"train", "validate", "bench", "info"}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["train", "validate", "bench", "info"])
 def test_help(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")  # no text is wrapped
     monkeypatch.setenv("NO_COLOR", "1")

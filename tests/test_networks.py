@@ -53,9 +53,9 @@ NETS = {
 
 
 def network_names():
-    """The public functions of the module that make nets."""
-    functions = vars(nn.networks).values()
-    return {f.__name__ for f in functions if inspect.isfunction(f) and f.__module__ == nn.networks.__name__} - {"build"}
+    """The public functions of the module that make a net of its own kind."""
+    functions = [f for f in vars(nn.networks).values() if getattr(f, "__module__", "") == nn.networks.__name__]
+    return {f.__name__ for f in functions} - {"build", "network_options"}
 
 
 def test_networks_by_name(empty_weights):
@@ -74,6 +74,8 @@ def test_building_by_name():
     assert [layer.key for layer in named.modules() if isinstance(layer, nn.Dropout)] == [
         layer.key for layer in made.modules() if isinstance(layer, nn.Dropout)
     ]
+    assert nn.network_options("small_cnn", (2, 9, 8), width=4) == {"width": 4, "drop": 0.3}
+    assert nn.network_options("resnet34", (3, 70, 64)) == {"stem": "imagenet", "width": 64}
     assert nn.build("mlp", (6,), 2, hidden=(3,)).output_shape((6,)) == (2,)
 
 

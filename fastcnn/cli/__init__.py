@@ -8,12 +8,11 @@ import os
 import sys
 
 from fastcnn import __version__
-from fastcnn.cli import bench, info, report, train, validate
+from fastcnn.cli import bench, configfile, info, train, validate
 from fastcnn.cuda.errors import CudaLaunchError, CudaUnavailableError
 
 COMMANDS = (
     train,
-    report,
     validate,
     bench,
     info,
@@ -28,18 +27,34 @@ def main(argv=None):
     # OpenMP's threads wait for work by spinning, unless told otherwise before they start. That gains 5 % on an idle
     # machine, and costs a factor of up to ten on one where something else wants the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    arguments = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    command = argv[0] if argv else ""
     try:
+        arguments = parse(argv)
         return arguments.run(arguments)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
-        print(f"fastcnn {arguments.command}: {error}", file=sys.stderr)
+        print(f"fastcnn {command}: {error}", file=sys.stderr)
         return 2
     except (CudaUnavailableError, CudaLaunchError) as error:
-        print(f"fastcnn {arguments.command}: {error}", file=sys.stderr)
+        print(f"fastcnn {command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"fastcnn {arguments.command}: interrupted", file=sys.stderr)
+        print(f"fastcnn {command}: interrupted", file=sys.stderr)
         return 130
+
+
+def parse(argv):
+    """The options of a command line, with those of the file that --config names.
+
+    `given` among them is a dict of those that are no defaults. Raises ValueError for a file with wrong options.
+    """
+    argv = configfile.expanded(argv, parser)
+    arguments, bare = parser().parse_args(argv), parser()
+    for action in configfile.options_of(bare, argv).values():
+        action.default = argparse.SUPPRESS
+    given = vars(bare.parse_args(argv))
+    arguments.given = {name: value for name, value in given.items() if name not in ("run", "command")}
+    return arguments
 
 
 def parser():

@@ -34,6 +34,13 @@ def positive(text):
     return int(text)
 
 
+def not_negative(text):
+    """A whole number of at least 0."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
 def amount(text):
     """A finite number above 0."""
     try:

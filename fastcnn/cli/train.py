@@ -1,52 +1,147 @@
 """`fastcnn train`."""
 
-from fastcnn.cli.options import add_backend, add_command, positive
+from fastcnn.cli.options import add_backend, add_command, amount, not_negative, positive
 
 SCHEDULES = ("constant", "linear", "cosine", "step", "inverse-sqrt", "cyclical", "one-cycle")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+NETWORKS = (
+    "small_cnn", "mlp", "lenet", "resnet20", "resnet32", "resnet56", "resnet18", "resnet34", "resnet50",
+    "vgg11", "vgg13", "vgg16", "vgg19",
+)  # fmt: skip
+PREPROCESSING = (
+    "Standardize", "SubtractMean", "SubtractMeanImage", "ScaleToRange", "StandardizeEach", "PCA", "Whiten", "ZCA",
+)  # fmt: skip
+AUGMENT = (
+    "random changes of the training images: a list of flip[=PROBABILITY], crop[=PAD], translate[=FRACTION], "
+    "rotate[=DEGREES], scale[=LOWEST:HIGHEST], color[=BRIGHTNESS:CONTRAST:SATURATION:HUE], noise[=DEVIATION], "
+    "cutout[=SIZE], mixup[=ALPHA], as in flip,crop=4,cutout=8,mixup=0.2"
+)
 
 
 def add(commands):
     """Add the command."""
-    text = "Train a small CNN on images; without --data on the Fashion-MNIST subset that comes with the package."
+    text = (
+        "Train a net on images; without options a small CNN on the Fashion-MNIST subset that comes with the package. "
+        "Whatever ends it, --resume goes on."
+    )
     command = add_command(commands, "train", _run, text)
-    data = command.add_argument_group("data")
-    data.add_argument(
+    _add_data(command.add_argument_group("data"))
+    _add_net(command.add_argument_group("net"))
+    _add_learning(command.add_argument_group("learning"))
+    _add_running(command.add_argument_group("running"))
+
+
+def _add_data(group):
+    group.add_argument(
         "--data",
         metavar="PATH",
         help="folder with MNIST or Fashion-MNIST files (IDX, plain or .gz), CIFAR-10 or CIFAR-100 binary files, or "
         "images in one folder per class; or an .npz file",
     )
-    data.add_argument(
+    group.add_argument(
         "--image-size", type=positive, nargs=2, metavar=("H", "W"), help="resize images of an image folder"
     )
-    data.add_argument(
+    group.add_argument(
+        "--on-bad-image", choices=("error", "skip"), default="error",
+        help="what to do about an image file that cannot be decoded",
+    )  # fmt: skip
+    group.add_argument(
         "--validation", type=float, default=0.0, metavar="FRACTION",
         help="part of the training images to hold out and follow instead of the test images",
     )  # fmt: skip
-    learning = command.add_argument_group("learning")
-    learning.add_argument("--epochs", type=positive, default=8, metavar="N", help="passes over the training images")
-    learning.add_argument("--lr", type=float, default=0.01, help="initial learning rate")
-    learning.add_argument(
+    group.add_argument(
+        "--preprocess", choices=PREPROCESSING, default="Standardize", metavar="NAME",
+        help=f"what is done to all images, fitted to the training images: {', '.join(PREPROCESSING)}",
+    )  # fmt: skip
+    group.add_argument("--augment", metavar="LIST", help=AUGMENT)
+    group.add_argument(
+        "--prefetch", type=not_negative, metavar="N",
+        help="make so many batches ahead, on a thread of their own (default: 4 with --augment, else 0)",
+    )  # fmt: skip
+
+
+def _add_net(group):
+    group.add_argument(
+        "--net", choices=NETWORKS, default="small_cnn", metavar="NAME", help=f"one of {', '.join(NETWORKS)}"
+    )
+    group.add_argument(
+        "--width", type=positive, metavar="N", help="filters of the first convolution (default: 24 of small_cnn)"
+    )
+    group.add_argument(
+        "--drop", type=float, metavar="P", help="probability of dropping a feature (default: 0.3 of small_cnn)"
+    )
+    group.add_argument(
+        "--net-option", action="append", metavar="KEY=VALUE",
+        help="an argument of the net's function in fastcnn.nn, as hidden=[500,100]; may be repeated",
+    )  # fmt: skip
+
+
+def _add_learning(group):
+    group.add_argument("--epochs", type=positive, default=8, metavar="N", help="passes over the training images")
+    group.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images per step")
+    group.add_argument("--loss", choices=("softmax", "hinge"), default="softmax", help="what is made small")
+    group.add_argument(
+        "--label-smoothing", type=float, default=0.0, metavar="S", help="share of a label that all classes get alike"
+    )
+    group.add_argument("--optimizer", choices=OPTIMIZERS, default="nesterov", help="rule that updates the weights")
+    group.add_argument(
+        "--lr", type=float, help="initial learning rate (default: 0.01; 0.001 of rmsprop, adam and adamw)"
+    )
+    group.add_argument(
         "--find-lr", action="store_true", help="instead of training, try rising learning rates and propose one"
     )
-    learning.add_argument("--schedule", choices=SCHEDULES, default="cosine", help="of the learning rate")
-    learning.add_argument(
+    group.add_argument("--schedule", choices=SCHEDULES, default="cosine", help="of the learning rate")
+    group.add_argument(
         "--warm-up", type=float, default=0.0, metavar="EPOCHS", help="let the rate rise from 0 before the schedule"
     )
-    learning.add_argument("--momentum", type=float, default=0.9, help="of stochastic gradient descent")
-    learning.add_argument("--weight-decay", type=float, default=1e-3, metavar="L2", help="pull of the weights to zero")
-    learning.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images per step")
-    learning.add_argument("--drop", type=float, default=0.3, metavar="P", help="probability of dropping a feature")
-    learning.add_argument("--width", type=positive, default=24, metavar="N", help="filters of the first convolution")
-    learning.add_argument("--seed", type=int, default=0, help="the same seed gives the same weights, bit for bit")
-    learning.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all arithmetic")
-    running = command.add_argument_group("running")
-    add_backend(running)
-    running.add_argument("--out", metavar="FOLDER", help="run folder (default: runs/ and date, time and data set)")
-    running.add_argument("--no-progress", action="store_true", help="print a line per epoch instead of a bar")
+    group.add_argument("--momentum", type=float, help="of momentum and nesterov (default: 0.9)")
+    group.add_argument("--weight-decay", type=float, default=1e-3, metavar="L2", help="pull of the weights to zero")
+    group.add_argument("--l1", type=float, default=0.0, help="the same for every weight, whatever its size")
+    group.add_argument(
+        "--no-decay-vectors", action="store_true", help="pull neither biases nor the parameters of normalisations"
+    )
+    group.add_argument("--clip-norm", type=float, metavar="NORM", help="scale gradients of a larger norm down to it")
+    group.add_argument(
+        "--patience", type=positive, metavar="EPOCHS",
+        help="stop when so many epochs brought nothing better on the --validation part; the best weights are kept",
+    )  # fmt: skip
+    group.add_argument("--best-by", choices=("loss", "accuracy"), default="loss", help="what --patience goes by")
+    group.add_argument("--seed", type=int, default=0, help="the same seed gives the same weights, bit for bit")
+    group.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all arithmetic")
+
+
+def _add_running(group):
+    add_backend(group)
+    group.add_argument("--out", metavar="FOLDER", help="run folder (default: runs/ and date, time and data set)")
+    group.add_argument(
+        "--resume", metavar="FOLDER",
+        help="go on with the run there, bit for bit as if it had not ended; its options are kept, of which --epochs "
+        "may be raised if the schedule is constant",
+    )  # fmt: skip
+    group.add_argument(
+        "--config", metavar="FILE",
+        help="options from a .toml, .yaml or .json file, by their names without --; those given here come first",
+    )  # fmt: skip
+    group.add_argument(
+        "--checkpoint-minutes", type=amount, default=5.0, metavar="M", help="between checkpoints within an epoch"
+    )
+    group.add_argument(
+        "--keep-checkpoints",
+        type=not_negative,
+        default=0,
+        metavar="N",
+        help="keep the weights of the last N epochs",
+    )
+    group.add_argument(
+        "--monitor", action="store_true", help="write statistics of every layer to monitor.jsonl, once an epoch"
+    )
+    group.add_argument("--tensorboard", action="store_true", help="write event files for TensorBoard, too")
+    group.add_argument("--no-progress", action="store_true", help="print a line per epoch instead of bars")
 
 
 def _run(arguments):
-    from fastcnn.train.command import train
+    from fastcnn.train.command import resume, train
 
-    return train(arguments)
+    if arguments.resume is None:
+        return train(arguments)
+    return resume(arguments.resume, arguments.given, vars(arguments))

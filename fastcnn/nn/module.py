@@ -183,6 +183,12 @@ class Module:
         for child in self.children().values():
             yield from child.modules()
 
+    def named_modules(self, prefix=""):
+        """(name, Module) of this layer, whose name is `prefix`, and all below it, in forward order."""
+        yield prefix, self
+        for name, child in self.children().items():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
     def named_parameters(self, prefix=""):
         """(name, Parameter) of this layer and all below it; names are joined by dots."""
         for name, value in vars(self).items():
@@ -277,6 +283,22 @@ class Module:
                 raise ValueError(f"state[{name!r}]: expected numbers, got {given[name].dtype}")
         for name, array in own.items():
             device.assign(array, given[name])
+
+    def counts(self):
+        """What forward passes count up, by name: on the step of a `Dropout` its mask depends."""
+        return {f"{name}.{counter}": getattr(module, counter) for name, module, counter in self._counters()}
+
+    def load_counts(self, counts):
+        """Go on from what `counts` gave; ValueError, and nothing changed, if it is of another net."""
+        if counts.keys() != self.counts().keys():
+            raise ValueError(f"counts: expected {sorted(self.counts())}, got {sorted(counts)}")
+        for name, count in counts.items():
+            checks.integer(f"counts[{name!r}]", count, 0)
+        for name, module, counter in self._counters():
+            setattr(module, counter, counts[f"{name}.{counter}"])
+
+    def _counters(self):
+        return [(name, module, counter) for name, module in self.named_modules() for counter in module.counters]
 
     @property
     def memory(self):

@@ -216,20 +216,31 @@ def build(name, input_shape, classes, seed=0, dtype=np.float32, **options):
     ValueError
         If no network has this name, or the network does not have an option.
     """
+    common = dict(input_shape=tuple(input_shape), channels=input_shape[0], classes=classes, seed=seed, dtype=dtype)
+    known = inspect.signature(_network(name)).parameters
+    given = {option: value for option, value in common.items() if option in known}
+    return NETWORKS[name](**given, **network_options(name, input_shape, **options))
+
+
+def network_options(name, input_shape, **options):
+    """All options of a network, as a dict: those given, and for the others what `build` takes; errors are its own."""
+    size = "cifar" if min(input_shape[1:], default=0) < 64 else "imagenet"
+    defaults = {
+        option: size if option in ("stem", "head") else parameter.default
+        for option, parameter in inspect.signature(_network(name)).parameters.items()
+        if option not in _OF_BUILD
+    }
+    for option in options:
+        if option not in defaults:
+            has = f"it has {', '.join(defaults)}" if defaults else "it has none"
+            raise ValueError(f"{name} has no option {option!r}{_nearest(option, defaults)}; {has}")
+    return defaults | options
+
+
+def _network(name):
     if name not in NETWORKS:
         raise ValueError(f"there is no network {name!r}{_nearest(name, NETWORKS)}; known are {', '.join(NETWORKS)}")
-    known = inspect.signature(NETWORKS[name]).parameters
-    for option in options:
-        others = [other for other in known if other not in _OF_BUILD]
-        if option not in others:
-            has = f"it has {', '.join(others)}" if others else "it has none"
-            raise ValueError(f"{name} has no option {option!r}{_nearest(option, others)}; {has}")
-    size = "cifar" if min(input_shape[1:], default=0) < 64 else "imagenet"
-    given = dict(
-        input_shape=tuple(input_shape), channels=input_shape[0], classes=classes, seed=seed, dtype=dtype,
-        stem=size, head=size,
-    )  # fmt: skip
-    return NETWORKS[name](**{name: value for name, value in (given | options).items() if name in known})
+    return NETWORKS[name]
 
 
 def _nearest(name, names):

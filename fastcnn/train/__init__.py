@@ -2,6 +2,7 @@
 
 from fastcnn.train.callback import Callback
 from fastcnn.train.checks import FirstLoss, Overfit, check_first_loss, check_overfit
+from fastcnn.train.interrupts import Interrupted
 from fastcnn.train.loop import EpochMetrics, Trainer, evaluate
 from fastcnn.train.monitor import Monitor
 from fastcnn.train.probabilities import MonteCarlo, monte_carlo
@@ -14,6 +15,7 @@ __all__ = [
     "Callback",
     "EpochMetrics",
     "FirstLoss",
+    "Interrupted",
     "Monitor",
     "MonteCarlo",
     "Overfit",

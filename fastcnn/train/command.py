@@ -1,144 +1,268 @@
-"""`fastcnn train`: the small CNN on real images, with a progress bar and a run folder."""
+"""`fastcnn train`: a net on real images, with progress bars, checkpoints and a run folder."""
 
+import argparse
 import datetime
 import os
 import sys
+import warnings
+from dataclasses import dataclass
 
 import numpy as np
 
 import fastcnn
-from fastcnn import data, nn, optim
+from fastcnn import data, nn
+from fastcnn.train import recipe
 from fastcnn.train.callback import Callback
+from fastcnn.train.checkpoint import digest
 from fastcnn.train.extras import need
+from fastcnn.train.interrupts import Interrupted
 from fastcnn.train.loop import Trainer, evaluate
+from fastcnn.train.monitor import Monitor
+from fastcnn.train.progress import Bars, Lines
 from fastcnn.train.range_test import range_test
-from fastcnn.train.run import RunFolder
+from fastcnn.train.run import RunFolder, preprocessing, read_config
+from fastcnn.train.tensorboard import TensorBoard
+
+PREFETCH = 4  # batches made ahead where images are augmented
+_NOT_OF_THE_RUN = {"run", "command", "given", "no_progress", "resume", "config"}  # options that config.json leaves out
+_CHANGEABLE = {"data", "epochs", "threads", "no_progress", "checkpoint_minutes", "resume"}  # when a run goes on
 
 
 def train(arguments):
     """Train as the command line asks; returns the exit status."""
-    tqdm = None if arguments.no_progress else need("tqdm").tqdm
-    if arguments.threads:
-        fastcnn.set_num_threads(arguments.threads)
-    dataset = _dataset(arguments)
-    evaluated_on, evaluation = "test", (dataset.x_test, dataset.y_test)
-    if arguments.validation:
-        dataset, *evaluation = dataset.split_validation(arguments.validation, arguments.seed)
-        evaluated_on = "validation"
-    if not len(evaluation[0]):
-        raise ValueError(f"{dataset.name}: there are no test images; give --validation a fraction to hold out")
-    dtype = np.dtype(arguments.dtype).type
-    preprocess = data.Standardize.fit(dataset.x_train)
-    classes = len(dataset.class_names)
-    described = {"name": "small_cnn", "options": {"width": arguments.width, "drop": arguments.drop}}
-    shape = dataset.x_train.shape[1:]
-    net = nn.build(described["name"], shape, classes, arguments.seed, dtype, **described["options"])
-    if arguments.backend == "cuda":
-        fastcnn.to_device(net)
-    parameters = nn.FlatParameters(net)
-    optimizer = optim.SGD(
-        parameters, arguments.lr, arguments.momentum, nesterov=True, weight_decay=arguments.weight_decay
-    )
-    batches = data.Batches(dataset.x_train, dataset.y_train, arguments.batch_size, seed=arguments.seed)
-    schedule = _schedule(arguments)
-    run = RunFolder(arguments.out or _folder(dataset), _config(arguments, dataset, described, optimizer, preprocess))
-    callbacks = [_Bar(tqdm)] if tqdm else []
-    callbacks.append(_Records(run, evaluated_on))
-    trainer = Trainer(net, optimizer, batches, preprocess, schedule, arguments.epochs, dtype, callbacks)
-    print(f"{dataset!r}")
-    print(f"{parameters.data.size:,} parameters, {arguments.epochs} epochs of {len(batches)} steps")
-    print(f"run folder {run.path}")
-    _note_compilation(arguments.backend)
-    if arguments.find_lr:
-        return _find_lr(trainer, run, arguments.backend)
-    interrupted = False
-    with fastcnn.backend(arguments.backend):
-        try:
-            trainer.fit(evaluation)
-        except KeyboardInterrupt:
-            interrupted = True
-            print(f"\ninterrupted in epoch {trainer.epoch + 1}; saving what was learned", file=sys.stderr)
-            run.save_weights(net, preprocess)
+    session = _prepare(arguments)
+    path = arguments.out or _folder(session.dataset)
+    return session.carry_out(RunFolder(path, session.config()))
+
+
+def resume(folder, given, defaults):
+    """Go on with the run in a folder; returns the exit status.
+
+    Parameters
+    ----------
+    folder : path
+    given : dict, the options of the command line; only some may differ from those of the run
+    defaults : dict, all options by default
+
+    Raises
+    ------
+    ValueError
+        If options or data are not those of the run, or there is nothing to go on with.
+    """
+    config = read_config(folder)
+    options = defaults | config["options"]
+    if options["find_lr"]:
+        raise ValueError(f"{folder}: a range test is not resumed; begin it anew")
+    for name, value in given.items():
+        if name not in _CHANGEABLE and value != options[name]:
+            option = f"--{name.replace('_', '-')}"
+            has = f"the run in {folder} has {options[name]!r}, not {value!r}"
+            raise ValueError(f"{option}: {has}; leave {option} out, or begin a new run")
+    arguments = argparse.Namespace(**(options | {"data": config["dataset"]["path"]} | given))
+    if arguments.epochs < options["epochs"]:
+        raise ValueError(f"--epochs: the run in {folder} has {options['epochs']}, and cannot have fewer")
+    session = _prepare(arguments)
+    now = session.config()
+    if now["dataset"]["digest"] != config["dataset"]["digest"]:
+        name = arguments.data or session.dataset.name
+        raise ValueError(f"{name}: the data are not what they were when the run in {folder} began")
+    session.trainer.checkpoint = RunFolder.checkpoint_of(folder)
+    session.trainer.resume()
+    if config["fastcnn"] != fastcnn.__version__:
+        print(f"the run began with fastcnn {config['fastcnn']}: results may differ in the last digit", file=sys.stderr)
+    return session.carry_out(RunFolder(folder, now, resume=True))
+
+
+@dataclass
+class _Session:
+    """All that a run needs, made of its options."""
+
+    arguments: argparse.Namespace
+    dataset: data.Dataset  # as loaded
+    evaluation: tuple
+    evaluated_on: str
+    network: dict
+    trainer: Trainer
+
+    def config(self):
+        """The contents of config.json."""
+        dataset, optimizer = self.dataset, self.trainer.optimizer
+        path, shape = self.arguments.data, dataset.x_train.shape[1:]
+        rule = {k: v for k, v in optimizer.state_dict().items() if k not in (*optimizer.state, "steps", "optimizer")}
+        rule = {k: v if v != np.inf else None for k, v in rule.items()}  # limits that there are not
+        return {
+            "fastcnn": fastcnn.__version__,
+            "numpy": np.__version__,
+            "net": self.network,
+            "parameters": optimizer.parameters.data.size,
+            "optimizer": {"name": type(optimizer).__name__, **rule},
+            "preprocess": {"name": type(self.trainer.preprocess).__name__},
+            "dataset": {
+                "name": dataset.name,
+                "path": None if path is None else os.path.abspath(path),
+                "classes": list(dataset.class_names),
+                "image_shape": shape,
+                "training_images": len(self.trainer.batches.x),
+                "test_images": len(dataset.x_test),
+                "digest": digest(dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test),
+            },
+            "options": {k: v for k, v in vars(self.arguments).items() if k not in _NOT_OF_THE_RUN},
+        }
+
+    def carry_out(self, run):
+        """Train and tell about it; returns the exit status."""
+        trainer, arguments = self.trainer, self.arguments
+        self._announce(run)
+        if arguments.find_lr:
+            return _find_lr(trainer, run, arguments.backend)
+        trainer.checkpoint = RunFolder.checkpoint_of(run.path)
+        trainer.callbacks = self._callbacks(run)
+        with fastcnn.backend(arguments.backend):
+            try:
+                trainer.fit(self.evaluation)
+            except KeyboardInterrupt as interrupt:
+                return self._interrupted(run, interrupt)
+            run.save_weights(trainer.net, trainer.preprocess)
+            run.draw_curves(self.evaluated_on)
+            self._report(run)
+        return 0
+
+    def _announce(self, run):
+        trainer = self.trainer
+        print(f"{self.dataset!r}")
+        options = "".join(f", {name} {value}" for name, value in self.network["options"].items())
+        print(f"{self.network['name']}{options}: {trainer.optimizer.parameters.data.size:,} parameters")
+        print(f"{len(trainer.batches.x):,} images in {len(trainer.batches)} steps an epoch, {trainer.epochs} epochs")
+        print(f"run folder {run.path}")
+        if trainer.finished:
+            print(f"the run is finished, after {trainer.epoch} epochs")
+        elif trainer.epoch or trainer.step:
+            print(f"going on in epoch {trainer.epoch + 1}, after step {trainer.step}")
+        if not trainer.finished:
+            _note_compilation(self.arguments.backend)
+
+    def _callbacks(self, run):
+        arguments = self.arguments
+        callbacks = [_Records(run, arguments.keep_checkpoints)]
+        if arguments.monitor:
+            callbacks.append(Monitor(run.path))
+        if arguments.tensorboard:
+            callbacks.append(TensorBoard(run.path))
+        if arguments.no_progress or not sys.stderr.isatty():
+            return [*callbacks, Lines(self.evaluated_on, _print)]
+        tqdm = need("tqdm").tqdm
+        return [*callbacks, Bars(tqdm), Lines(self.evaluated_on, lambda line: tqdm.write(line, file=sys.stdout))]
+
+    def _interrupted(self, run, interrupt):
+        trainer, go_on = self.trainer, f"go on with: fastcnn train --resume {run.path}"
+        if not isinstance(interrupt, Interrupted):
+            print(f"\nstopped at once, since the last checkpoint all is lost; {go_on}", file=sys.stderr)
+            return 130
+        if trainer.best_epoch is None:
+            run.save_weights(trainer.net, trainer.preprocess)
         if run.metrics:
-            run.draw_curves(evaluated_on)
-        if not interrupted:
-            _report(net, dataset, evaluated_on, run, preprocess, dtype)
-    return 130 if interrupted else 0
+            run.draw_curves(self.evaluated_on)
+        print(f"\ninterrupted in epoch {trainer.epoch + 1}, after step {trainer.step}; {go_on}", file=sys.stderr)
+        return interrupt.status
+
+    def _report(self, run):
+        trainer, dataset, evaluated_on = self.trainer, self.dataset, self.evaluated_on
+        best = trainer.metrics[-1]
+        if trainer.best_epoch is not None:
+            best = trainer.metrics[trainer.best_epoch - 1]
+            early = " (stopped early)" if trainer.epoch < trainer.epochs else ""
+            print(f"best {evaluated_on} {trainer.best_by} after epoch {best.epoch} of {trainer.epoch}{early}")
+        accuracy = best.eval_accuracy
+        if evaluated_on != "test" and len(dataset.x_test):
+            test = dataset.x_test, dataset.y_test
+            _, accuracy = evaluate(trainer.net, *test, trainer.preprocess, trainer.dtype, loss=trainer.loss)
+            evaluated_on = "test"
+        files = ", ".join(sorted(file.name for file in run.path.iterdir()))
+        print(f"{evaluated_on} accuracy {accuracy:.2%}; {run.path}: {files}")
 
 
 class _Records(Callback):
-    """Keeps and prints what an epoch gave."""
+    """Keeps what an epoch gave in the run folder; the weights there are those to use."""
 
-    def __init__(self, run, evaluated_on):
-        self.run, self.evaluated_on = run, evaluated_on
+    def __init__(self, run, weights_of_epochs):
+        self.run, self.weights_of_epochs = run, weights_of_epochs
+
+    def on_start(self, trainer):
+        if trainer.metrics:
+            self.run.keep(trainer.metrics)  # later ones come again
 
     def after_epoch(self, trainer, metrics):
         self.run.add(metrics)
-        self.run.save_weights(trainer.net, trainer.preprocess)  # after every epoch: a crash loses one at most
-        print(_line(metrics, trainer.epochs, self.evaluated_on), flush=True)
+        if trainer.best_epoch in (None, trainer.epoch):
+            self.run.save_weights(trainer.net, trainer.preprocess)
+        if self.weights_of_epochs:
+            self.run.save_epoch(trainer.epoch, trainer.net, trainer.preprocess, self.weights_of_epochs)
 
 
-class _Bar(Callback):
-    """A progress bar over the images of each epoch."""
-
-    def __init__(self, tqdm):
-        self.tqdm, self.bar = tqdm, None
-
-    def after_step(self, trainer, step, loss):
-        if self.bar is None:
-            described = f"epoch {trainer.epoch + 1}/{trainer.epochs}"
-            count = len(trainer.batches.x)
-            self.bar = self.tqdm(total=count, desc=described, unit=" images", leave=False, dynamic_ncols=True)
-        loss, accuracy, images = trainer.averages
-        if images:
-            self.bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
-        self.bar.update(images - self.bar.n)
-
-    def after_epoch(self, trainer, metrics):
-        self.on_stop(trainer)
-
-    def on_stop(self, trainer):
-        if self.bar is not None:
-            self.bar.close()
-        self.bar = None
+def _prepare(arguments):
+    """The `_Session` of these options, which are completed; what cannot be is refused before anything is written."""
+    if not arguments.no_progress:
+        need("tqdm")
+    if arguments.tensorboard:
+        need("tensorboardX", "tensorboard")
+    if arguments.threads:
+        fastcnn.set_num_threads(arguments.threads)
+    if arguments.patience is not None and not arguments.validation:
+        raise ValueError("--patience: needs --validation FRACTION, as test images decide nothing")
+    loaded = _dataset(arguments)
+    dataset, evaluated_on, evaluation = loaded, "test", (loaded.x_test, loaded.y_test)
+    if arguments.validation:
+        dataset, *evaluation = loaded.split_validation(arguments.validation, arguments.seed)
+        evaluated_on = "validation"
+    if not len(evaluation[0]):
+        raise ValueError(f"{dataset.name}: there are no test images; give --validation a fraction to hold out")
+    dtype, shape, classes = np.dtype(arguments.dtype).type, dataset.x_train.shape[1:], len(dataset.class_names)
+    preprocess = preprocessing(arguments.preprocess).fit(dataset.x_train)
+    given = {"width": arguments.width, "drop": arguments.drop}
+    network = recipe.network(arguments.net, shape, given, arguments.net_option or ())
+    net = nn.build(network["name"], shape, classes, arguments.seed, dtype, **network["options"])
+    if arguments.backend == "cuda":
+        fastcnn.to_device(net)
+    arguments.lr = recipe.RATES[arguments.optimizer] if arguments.lr is None else arguments.lr
+    optimizer = recipe.optimizer(
+        arguments.optimizer, nn.FlatParameters(net), arguments.lr, arguments.momentum, not arguments.no_decay_vectors,
+        weight_decay=arguments.weight_decay, l1=arguments.l1, clip_norm=arguments.clip_norm,
+    )  # fmt: skip
+    trainer = Trainer(
+        net, optimizer, _batches(arguments, dataset, preprocess, dtype), preprocess,
+        recipe.schedule(arguments.schedule, arguments.epochs, arguments.warm_up), arguments.epochs, dtype,
+        loss=arguments.loss, label_smoothing=arguments.label_smoothing, patience=arguments.patience,
+        best_by=arguments.best_by, checkpoint_minutes=arguments.checkpoint_minutes,
+    )  # fmt: skip
+    return _Session(arguments, loaded, tuple(evaluation), evaluated_on, network, trainer)
 
 
 def _dataset(arguments):
     if arguments.data is None:
         return data.load_fashion_mnist()
     size = tuple(arguments.image_size) if arguments.image_size else None
-    return data.load(arguments.data, size=size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_: print(f"fastcnn train: {message}", file=sys.stderr)
+        return data.load(arguments.data, size=size, on_bad_image=arguments.on_bad_image, seed=arguments.seed)
 
 
-def _schedule(arguments):
-    """The schedule, over what the warm-up leaves of training."""
-    schedule, share = optim.SCHEDULES[arguments.schedule], arguments.warm_up / arguments.epochs
-    if not 0 <= share < 1:
-        raise ValueError(f"--warm-up: expected fewer than the {arguments.epochs} epochs, got {arguments.warm_up:g}")
-    return optim.schedules.WarmUp(share, optim.schedules.Scaled(schedule, 1 / (1 - share))) if share else schedule
+def _batches(arguments, dataset, preprocess, dtype):
+    augment = None
+    if arguments.augment:
+        transforms = recipe.transforms(arguments.augment, len(dataset.class_names))
+        if arguments.loss == "hinge" and any(isinstance(transform, data.Mixup) for transform in transforms):
+            raise ValueError("--loss hinge: has no soft labels, which mixup makes")
+        augment = data.Compose(transforms, preprocess, dtype=dtype)
+    prefetch = arguments.prefetch if arguments.prefetch is not None else PREFETCH if augment else 0
+    return data.Batches(
+        dataset.x_train, dataset.y_train, arguments.batch_size, seed=arguments.seed, augment=augment, prefetch=prefetch
+    )
 
 
 def _folder(dataset):
     name = "".join(c if c.isalnum() else "-" for c in dataset.name.lower())
     return f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}"
-
-
-def _config(arguments, dataset, net, optimizer, preprocess):
-    options = {name: value for name, value in vars(arguments).items() if name not in ("run", "command", "no_progress")}
-    path = None if arguments.data is None else os.path.abspath(arguments.data)
-    shape = dataset.x_train.shape[1:]
-    described = {"name": dataset.name, "path": path, "classes": list(dataset.class_names), "image_shape": shape}
-    settings = {name: getattr(optimizer, name) for name in ("lr", "momentum", "nesterov", "weight_decay")}
-    return {
-        "fastcnn": fastcnn.__version__,
-        "numpy": np.__version__,
-        "net": net,
-        "parameters": optimizer.parameters.data.size,
-        "optimizer": {"name": type(optimizer).__name__, **settings},
-        "preprocess": {"name": type(preprocess).__name__},
-        "dataset": {**described, "training_images": len(dataset.x_train), "test_images": len(dataset.x_test)},
-        "options": options,
-    }
 
 
 def _note_compilation(backend):
@@ -153,30 +277,20 @@ def _note_compilation(backend):
         print("first use: compiling the kernels takes some 20 s, once", flush=True)
 
 
+def _print(line):
+    print(line, flush=True)
+
+
 def _find_lr(trainer, run, backend):
     """The range test instead of training."""
     with fastcnn.backend(backend):
-        found = range_test(trainer.net, trainer.optimizer, trainer.batches, trainer.preprocess, dtype=trainer.dtype)
+        found = range_test(
+            trainer.net, trainer.optimizer, trainer.batches, trainer.preprocess,
+            dtype=trainer.dtype, loss=trainer.loss_function,
+        )  # fmt: skip
     run.save_range_test(found)
     print(f"{len(found.rates)} steps, learning rates from {found.rates[0]:.2g} to {found.rates[-1]:.2g}")
     print("training diverges at the last" if found.diverged else "training diverges at none")
     print(f"the loss begins to fall at {found.low:.2g}; well below where it rises again: --lr {found.high:.2g}")
     print(f"{run.path}: config.json, rates.json, rates.png")
     return 0
-
-
-def _line(metrics, epochs, evaluated_on):
-    return (
-        f"epoch {metrics.epoch:>{len(str(epochs))}}/{epochs}   loss {metrics.train_loss:.4f}   "
-        f"accuracy {metrics.train_accuracy:6.2%}   {evaluated_on} loss {metrics.eval_loss:.4f}   "
-        f"{evaluated_on} accuracy {metrics.eval_accuracy:6.2%}   {metrics.images_per_second:,.0f} images/s"
-    )
-
-
-def _report(net, dataset, evaluated_on, run, preprocess, dtype):
-    accuracy = run.metrics[-1].eval_accuracy
-    if evaluated_on != "test" and len(dataset.x_test):
-        _, accuracy = evaluate(net, dataset.x_test, dataset.y_test, preprocess, dtype)
-        evaluated_on = "test"
-    files = ", ".join(sorted(file.name for file in run.path.iterdir()))
-    print(f"{evaluated_on} accuracy {accuracy:.2%}; {run.path}: {files}")

@@ -42,7 +42,7 @@ class Monitor(Callback):
     ----------
     folder : path or None
         Where ``monitor.jsonl`` goes, a line for each record; None keeps them in memory alone. Of records that are there
-        already, `on_start` keeps those of epochs that the trainer has behind it.
+        already, `on_start` keeps those of steps that the trainer has behind it.
     every : int or None
         Look at each `every`-th step instead, counted over all epochs.
 
@@ -60,7 +60,8 @@ class Monitor(Callback):
 
     def on_start(self, trainer):
         if self.file is not None:
-            self.records = [record for record in read_records(self.file) if record["epoch"] <= trainer.epoch]
+            behind = trainer.epoch + 1, trainer.step
+            self.records = [r for r in read_records(self.file) if (r["epoch"], r["step"]) <= behind]
             part = self.file.with_name(f"{self.file.name}.part")
             part.write_text("".join(map(_line, self.records)))
             part.replace(self.file)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from fastcnn.layers import checks
+from fastcnn.layers import checks, softmax_loss
 from fastcnn.nn import FlatParameters
 from fastcnn.train.loop import forward_loss, placed, placement, prepared
 
@@ -43,7 +43,9 @@ class RangeTest:
     as_dict = asdict
 
 
-def range_test(net, optimizer, batches, preprocess, low=1e-6, high=10.0, steps=120, dtype=np.float32):
+def range_test(
+    net, optimizer, batches, preprocess, low=1e-6, high=10.0, steps=120, dtype=np.float32, loss=softmax_loss
+):
     """Train a copy of a net while the learning rate rises from step to step by one factor.
 
     Net, optimizer and batches are left as they are. The test ends early where training diverges.
@@ -57,6 +59,7 @@ def range_test(net, optimizer, batches, preprocess, low=1e-6, high=10.0, steps=1
     low, high : float, the first and the last rate
     steps : int of at least 10
     dtype : float32 or float64, of the images that the net sees
+    loss : function of scores and labels that gives the loss and its gradient
 
     Returns
     -------
@@ -74,11 +77,11 @@ def range_test(net, optimizer, batches, preprocess, low=1e-6, high=10.0, steps=1
     rising = np.geomspace(low, high, steps).tolist()
     endless = itertools.chain.from_iterable(map(batches.epoch, itertools.count()))
     for optimizer.lr, (x, y) in zip(rising, endless, strict=False):
-        _, loss, dscores = forward_loss(twin, *placed(prepared(x, batches, preprocess, dtype), y, place))
-        diverged = not math.isfinite(float(loss))
+        _, value, dscores = forward_loss(twin, *placed(prepared(x, batches, preprocess, dtype), y, place), loss)
+        diverged = not math.isfinite(float(value))
         if not diverged:
             rates.append(optimizer.lr)
-            losses.append(float(loss))
+            losses.append(float(value))
             diverged = smooth(losses)[-1] > _DIVERGED * losses[0]
         if diverged:
             break

@@ -8,15 +8,23 @@ import numpy as np
 
 from fastcnn import data, nn
 from fastcnn.layers import device
+from fastcnn.train import files
+from fastcnn.train.checkpoint import read_tensors
 from fastcnn.train.extras import need
 from fastcnn.train.loop import EpochMetrics
 
 
 class RunFolder:
-    """Writes what a run leaves behind; every file is complete or absent at any moment (metrics: every line).
+    """Writes what a run leaves behind; every file is complete or absent at any moment.
 
-    ``config.json``, ``metrics.jsonl`` (a line per epoch), ``weights.safetensors``, ``curves.png``; of a range test
-    ``rates.json`` and ``rates.png``.
+    ``config.json``, ``metrics.jsonl`` (a line per epoch), ``weights.safetensors``, ``checkpoint.safetensors`` (to go on
+    from), ``curves.png``; of a range test ``rates.json`` and ``rates.png``.
+
+    Parameters
+    ----------
+    path : path of the folder
+    config : dict, the contents of config.json
+    resume : bool, whether the run in the folder goes on; otherwise it must hold none
 
     Raises
     ------
@@ -26,28 +34,47 @@ class RunFolder:
         If a library that the files need is not installed: before training, not after it.
     """
 
-    FILES = ("config.json", "metrics.jsonl", "weights.safetensors", "curves.png", "rates.json", "rates.png")
+    CHECKPOINT = "checkpoint.safetensors"
+    FILES = (
+        "config.json", "metrics.jsonl", "weights.safetensors", CHECKPOINT, "curves.png", "rates.json", "rates.png",
+    )  # fmt: skip
 
-    def __init__(self, path, config):
+    def __init__(self, path, config, resume=False):
         need("matplotlib"), need("safetensors.numpy")
-        self.path = pathlib.Path(path)
-        if any((self.path / name).exists() for name in self.FILES):
-            raise FileExistsError(f"{self.path} already holds a run; choose another folder")
+        self.path, self.metrics = pathlib.Path(path), []
+        if not resume and any((self.path / name).exists() for name in self.FILES):
+            raise FileExistsError(f"{self.path} already holds a run; choose another folder, or go on with --resume")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._replace("config.json", (json.dumps(config, indent=2) + "\n").encode())
-        self.metrics = []
+        files.replace(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+    @classmethod
+    def checkpoint_of(cls, path):
+        """Where the checkpoint of the run in a folder lies."""
+        return pathlib.Path(path) / cls.CHECKPOINT
 
     def add(self, metrics):
         """Append the `EpochMetrics` of an epoch."""
-        self.metrics.append(metrics)
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(metrics.as_dict()) + "\n")
+        self.keep([*self.metrics, metrics])
 
-    def save_weights(self, net, preprocess):
+    def keep(self, metrics):
+        """Make the `EpochMetrics` of these epochs, a list, those of the run."""
+        self.metrics = list(metrics)
+        lines = "".join(json.dumps(epoch.as_dict()) + "\n" for epoch in self.metrics)
+        files.replace(self.path / "metrics.jsonl", lines.encode())
+
+    def save_weights(self, net, preprocess, name="weights.safetensors"):
         """Store the net's parameters and statistics, and the preprocessing that belongs to them."""
         weights = {name: device.to_host(array) for name, array in net.state_dict().items()}
         tensors = {**weights, **{f"preprocess.{k}": v for k, v in preprocess.state().items()}}
-        self._replace("weights.safetensors", need("safetensors.numpy").save(tensors))
+        files.replace(self.path / name, need("safetensors.numpy").save(tensors))
+
+    def save_epoch(self, epoch, net, preprocess, count):
+        """Store the weights after an epoch under its number, and keep those of the last `count` epochs."""
+        self.save_weights(net, preprocess, f"weights-epoch-{epoch:03d}.safetensors")
+        for file in self.path.glob("weights-epoch-*.safetensors"):
+            number = file.stem.rpartition("-")[2]
+            if number.isdigit() and not epoch - count < int(number) <= epoch:
+                file.unlink()
 
     def draw_curves(self, evaluated_on):
         """Draw loss and accuracy over the epochs, for training data and the data `evaluated_on` ("test", ...)."""
@@ -67,7 +94,7 @@ class RunFolder:
 
     def save_range_test(self, found):
         """Store a `RangeTest`, and draw its losses over the learning rates."""
-        self._replace("rates.json", (json.dumps(found.as_dict(), indent=2) + "\n").encode())
+        files.replace(self.path / "rates.json", (json.dumps(found.as_dict(), indent=2) + "\n").encode())
         figure, axis = _subplots(1)
         axis.plot(found.rates, found.losses, ".", ms=4, alpha=0.4, label="loss of a batch")
         axis.plot(found.rates, found.smoothed, label="smoothed")
@@ -78,15 +105,8 @@ class RunFolder:
         self._save_picture("rates.png", figure)
 
     def _save_picture(self, name, figure):
-        part = self.path / f"part.{name}"
-        figure.savefig(part, dpi=120)
+        files.replace(self.path / name, lambda part: figure.savefig(part, dpi=120))
         need("matplotlib.pyplot").close(figure)
-        part.replace(self.path / name)
-
-    def _replace(self, name, content):
-        part = self.path / f"{name}.part"
-        part.write_bytes(content)
-        part.replace(self.path / name)
 
 
 @dataclass(frozen=True)
@@ -108,7 +128,7 @@ class Run:
     path: pathlib.Path
     config: dict
     net: nn.Module
-    preprocess: data.Standardize
+    preprocess: data.preprocess.Preprocessing
     class_names: tuple
     image_shape: tuple
     dtype: np.dtype
@@ -144,7 +164,7 @@ def load_run(path):
     try:
         net = nn.build(name, shape, len(class_names), seed, dtype.type, **options).eval()
         net.load_state_dict(tensors)
-        preprocess = _preprocessing(kind).from_state(state)
+        preprocess = preprocessing(kind).from_state(state)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: config.json and weights.safetensors do not belong together: {error}") from error
     return Run(path, config, net, preprocess, class_names, shape, dtype, read_metrics(path))
@@ -164,17 +184,6 @@ def read_config(path):
     return config
 
 
-def read_tensors(file):
-    """The arrays of a .safetensors file by name; FileNotFoundError or ValueError if that is missing or damaged."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist")
-    library = need("safetensors.numpy")
-    try:
-        return library.load(file.read_bytes())
-    except (need("safetensors").SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: damaged, or no .safetensors file ({error})") from error
-
-
 def read_metrics(path):
     """The `EpochMetrics` of the run in a folder, a list; ValueError if they are damaged."""
     file = pathlib.Path(path) / "metrics.jsonl"
@@ -185,11 +194,11 @@ def read_metrics(path):
         raise ValueError(f"{file}: damaged ({error})") from error
 
 
-def _preprocessing(name):
-    kinds = {"Standardize": data.Standardize}
-    if name not in kinds:
-        raise ValueError(f"there is no preprocessing {name!r}")
-    return kinds[name]
+def preprocessing(name):
+    """The class of this name; ValueError if there is none."""
+    if name not in data.PREPROCESSING:
+        raise ValueError(f"there is no preprocessing {name!r}; known are {', '.join(data.PREPROCESSING)}")
+    return data.PREPROCESSING[name]
 
 
 def _subplots(count):

@@ -1,0 +1,35 @@
+"""Files that are complete or absent at any moment, whenever the process or the machine stops."""
+
+import os
+import pathlib
+
+
+def replace(path, write):
+    """Put a new file in the place of `path`.
+
+    It is written under another name, brought to the disk, and renamed: until then the old one stands.
+
+    Parameters
+    ----------
+    path : path
+    write : bytes, or function of the path that it has to write to
+    """
+    path = pathlib.Path(path)
+    part = path.with_name(f"part.{path.name}")  # which has the ending that some libraries go by
+    if callable(write):
+        write(part)
+    else:
+        part.write_bytes(write)
+    _sync(part)
+    os.replace(part, path)
+    if os.name != "nt":  # where folders cannot be opened
+        _sync(path.parent)
+
+
+def _sync(path):
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
