@@ -16,6 +16,13 @@ from fastcnn.catalogue import OPS
 from fastcnn.cli import main, parser
 from fastcnn.common.convolution import ALGORITHMS
 
+COMMANDS = [
+    "train",
+    "report",
+    "validate",
+    "bench",
+    "info",
+]
 FACTS = [
     "fastcnn", "python", "numpy", "numba", "system", "cpu", "cores", "vectors", "threads", "threading layer", "backend",
     "cache folder", "gpu",
@@ -31,10 +38,10 @@ def commands():
 
 
 def test_commands():
-    assert set(commands()) == {"train", "validate", "bench", "info"}
+    assert set(commands()) == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["train", "validate", "bench", "info"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")  # no text is wrapped
     monkeypatch.setenv("NO_COLOR", "1")

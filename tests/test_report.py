@@ -14,6 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fastcnn import data, nn, optim
+from fastcnn.cli import main
 from fastcnn.train import EpochMetrics, Monitor, RunFolder, Trainer, load_run, report, write_report
 
 SECTIONS = [name for name, _ in report._SECTIONS]
@@ -221,6 +222,19 @@ def test_data_that_are_gone(run):
     assert "of 12 test images" in page_of(run).text["mistakes"]
 
 
+def test_validation(run):
+    """The mistakes are those on the images that the curves follow."""
+    config = json.loads((run / "config.json").read_text())
+    config["options"] |= {"validation": 0.2, "seed": 3}
+    (run / "config.json").write_text(json.dumps(config))
+    write_report(run)
+    text = page_of(run).text
+    assert "of 12 validation images" in text["mistakes"] and "best validation" in text["reading"]
+    x, y = report._held_out(report._gather(run, None))
+    _, x_val, y_val = data.load(config["dataset"]["path"]).split_validation(0.2, 3)
+    assert_array_equal(x, x_val), assert_array_equal(y, y_val)
+
+
 def test_other_data(run):
     x = np.zeros((3, 1, 5, 5), np.uint8)
     write_report(run, data.Dataset(x, [0, 1, 2], x, [0, 1, 2], NAMES, "other"))
@@ -262,6 +276,34 @@ def test_metrics_that_are_no_numbers(run):
     _, statements = write_report(run)
     assert "diverged" in {statement.rule for statement in statements}
     assert "is no number from epoch 5 on" in Page(run / "report.html").text["reading"]
+
+
+# ---- the command
+
+
+def test_command(run, capsys):
+    assert main(["report", str(run)]) == 0
+    *said, last = capsys.readouterr().out.splitlines()
+    assert last == str(run / "report.html") and any(line.startswith("good: The first loss is") for line in said)
+    page_of(run)
+
+
+def test_command_with_data_that_moved(run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    shutil.copy(config["dataset"]["path"], tmp_path / "moved.npz")
+    config["dataset"]["path"] = "/nowhere/to/be/found"
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["report", str(run), "--data", str(tmp_path / "moved.npz")]) == 0
+    assert "of 30 test images" in page_of(run).text["mistakes"]
+
+
+@pytest.mark.parametrize(
+    "options, message", [([], "no run in this folder"), (["--data", "/nowhere"], "does not exist")]
+)
+def test_refused(tmp_path, run, capsys, options, message):
+    folder = run if options else tmp_path
+    assert main(["report", str(folder), *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 # ---- filters

@@ -8,11 +8,12 @@ import os
 import sys
 
 from fastcnn import __version__
-from fastcnn.cli import bench, configfile, info, train, validate
+from fastcnn.cli import bench, configfile, info, report, train, validate
 from fastcnn.cuda.errors import CudaLaunchError, CudaUnavailableError
 
 COMMANDS = (
     train,
+    report,
     validate,
     bench,
     info,

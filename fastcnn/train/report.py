@@ -15,7 +15,7 @@ from fastcnn.train.run import Run, load_run, read_config, read_metrics
 
 FILE = "report.html"
 
-_IMAGES = 10_000  # test images that are looked at, at most
+_IMAGES = 10_000  # that the net classifies, at most
 _CLASSES = 20  # up to which the confusion matrix is shown
 _WORST = 16
 _FILTERS = 64
@@ -79,6 +79,17 @@ def write_report(path, dataset=None):
     return file, statements
 
 
+def command(arguments):
+    """`fastcnn report`: write the page, print what the run says; returns the exit status."""
+    size = read_config(arguments.folder).get("options", {}).get("image_size")
+    dataset = None if arguments.data is None else _load_data(arguments.data, size)
+    file, statements = write_report(arguments.folder, dataset)
+    for statement in statements:
+        print(f"{statement.kind}: {statement.text}")
+    print(file)
+    return 0
+
+
 def _read(sources):
     """The `reading.Statement`s about the run."""
     first = next((r["loss"] for r in sources.records if (r["epoch"], r["step"]) == (1, 1)), None)
@@ -100,12 +111,12 @@ def _gather(path, dataset):
     records = attempt("records", monitor.read_records, [], path)
     run = attempt("run", load_run, None, path)
     if dataset is None:
-        dataset = attempt("dataset", _load_data, None, config)
+        described, size = config.get("dataset", {}), config.get("options", {}).get("image_size")
+        dataset = attempt("dataset", lambda: _load_data(described["path"], size), None)
     return _Sources(path, config, metrics, records, run, dataset, missing)
 
 
-def _load_data(config):
-    path, size = config["dataset"]["path"], config["options"].get("image_size")
+def _load_data(path, size):
     if path is None:
         return data.load_fashion_mnist()
     return data.load(path, size=tuple(size) if size else None)
@@ -399,19 +410,22 @@ def _mistakes(sources):
     run, dataset = sources.run, sources.dataset
     if run is None or dataset is None:
         return _missing(sources.missing["run" if run is None else "dataset"])
-    if not len(dataset.x_test) or dataset.x_test.shape[1:] != run.image_shape:
-        return _missing("There are no test images for this net.")
-    chosen = np.unique(np.linspace(0, len(dataset.x_test) - 1, min(_IMAGES, len(dataset.x_test))).astype(int))
-    x, y = dataset.x_test[chosen], dataset.y_test[chosen]
+    x, y = _held_out(sources)
+    if not len(x) or x.shape[1:] != run.image_shape:
+        return _missing(f"There are no {sources.evaluated_on} images for this net.")
+    chosen = np.unique(np.linspace(0, len(x) - 1, min(_IMAGES, len(x))).astype(int))
+    x, y = x[chosen], y[chosen]
     probabilities = predict(run, x)
     lost = np.count_nonzero(~np.isfinite(probabilities).all(axis=1))
     if lost:
-        return _missing(f"For {lost:,} of {len(y):,} test images the scores of the net are no numbers.")
+        return _missing(
+            f"For {lost:,} of {len(y):,} {sources.evaluated_on} images the scores of the net are no numbers."
+        )
     answers, names = probabilities.argmax(axis=1), run.class_names
     matrix = np.zeros((len(names), len(names)), int)
     np.add.at(matrix, (y, answers), 1)
     right = np.trace(matrix) / len(y)
-    text = f"The weights of the folder classify {right:.2%} of {len(y):,} test images correctly."
+    text = f"The weights of the folder classify {right:.2%} of {len(y):,} {sources.evaluated_on} images correctly."
     content = f'<p>{text}</p><div class="side">'
     if len(names) <= _CLASSES:
         content += _matrix(matrix, names)
@@ -422,6 +436,15 @@ def _mistakes(sources):
         figures = [_figure(_thumbnail(x[i]), _verdict(names, y[i], answers[i], probabilities[i])) for i in worst]
         content += f"<p>The images whose own class the net finds the least probable:</p>{_plots(figures, 'images')}"
     return content
+
+
+def _held_out(sources):
+    """The images and labels that the curves were evaluated on: those held out, or the test data."""
+    fraction, dataset = sources.options.get("validation"), sources.dataset
+    if not fraction:
+        return dataset.x_test, dataset.y_test
+    _, *held_out = dataset.split_validation(fraction, sources.options.get("seed", 0))
+    return held_out
 
 
 def predict(run, x, batch_size=256):
@@ -464,7 +487,7 @@ def _thumbnail(image):
     pixels = np.moveaxis(image, 0, 2) if len(image) in (1, 3) else image[0, :, :, None]
     step, scale = max(1, round(pixels.shape[1] / 112)), max(1, 112 // pixels.shape[1])
     pixels = pixels[::step, ::step].repeat(scale, axis=0).repeat(scale, axis=1)
-    return picture(pixels, "test image")
+    return picture(pixels, "image")
 
 
 def _verdict(names, own, answer, probabilities):
