@@ -18,6 +18,8 @@ from fastcnn.common.convolution import ALGORITHMS
 
 COMMANDS = [
     "train",
+    "predict",
+    "evaluate",
     "report",
     "validate",
     "bench",

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
+from fastcnn import data
 from fastcnn.data import Batches, Dataset, fashion, images, load, load_fashion_mnist
 from fastcnn.data.shuffle import permutation, stratified_split
 
@@ -555,6 +557,47 @@ def test_images_all_bad(sorted_folder):
 def empty(folder):
     for file in folder.iterdir():
         file.unlink()
+
+
+@pytest.mark.parametrize("mode, levels", [("L", 1), ("RGB", 3), ("RGBA", 3), ("LA", 1), ("1", 1), ("P", 3)])
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_single_images(tmp_path, mode, levels, channels):
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 7, 3), np.uint8)
+    image = Image.fromarray(pixels).convert(mode)
+    image.save(tmp_path / "a.png")
+    x = data.read_image(tmp_path / "a.png", channels=channels)
+    assert x.shape == (channels or levels, 13, 7) and x.dtype == np.uint8
+    as_it_is = data.read_image(str(tmp_path / "a.png"))
+    assert_array_equal(x, data.convert_channels(as_it_is[None], channels or levels)[0])
+    if mode == "RGB":
+        assert_array_equal(as_it_is, pixels.transpose(2, 0, 1))
+    assert data.read_image(tmp_path / "a.png", (4, 5), channels).shape == (channels or levels, 4, 5)
+
+
+def test_luminance_is_that_of_pillow():
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    x = np.random.default_rng(1).integers(0, 256, (3, 3, 50, 41), np.uint8)
+    theirs = [np.asarray(Image.fromarray(image.transpose(1, 2, 0)).convert("L")) for image in x]
+    assert_array_equal(data.convert_channels(x, 1)[:, 0], theirs)
+    gray = x[:, :1]
+    assert data.convert_channels(gray, 1) is gray
+    assert_array_equal(data.convert_channels(gray, 3), np.repeat(gray, 3, axis=1))
+    for shape, channels in (((2, 2, 4, 4), 3), ((2, 3, 4, 4), 2)):
+        with pytest.raises(ValueError, match=f"images of {shape[1]} channels cannot be turned into such of {channels}"):
+            data.convert_channels(np.zeros(shape, np.uint8), channels)
+
+
+def test_bootstrap_samples():
+    dataset = data.load_fashion_mnist()
+    one, same, other = (dataset.bootstrap(seed) for seed in (1, 1, 2))
+    assert_array_equal(one.x_train, same.x_train), assert_array_equal(one.y_train, same.y_train)
+    assert not np.array_equal(one.y_train, other.y_train) and one.x_test is not None
+    rows = {image.tobytes(): label for image, label in zip(dataset.x_train, dataset.y_train, strict=True)}
+    drawn = [image.tobytes() for image in one.x_train]
+    assert [rows[image] for image in drawn] == one.y_train.tolist()
+    assert len(drawn) == len(dataset.x_train) and abs(len({*drawn}) / len(drawn) - (1 - np.exp(-1))) < 0.02
+    assert_array_equal(one.x_test, dataset.x_test)
 
 
 @pytest.mark.parametrize(

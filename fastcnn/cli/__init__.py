@@ -8,11 +8,13 @@ import os
 import sys
 
 from fastcnn import __version__
-from fastcnn.cli import bench, configfile, info, report, train, validate
+from fastcnn.cli import bench, configfile, evaluate, info, predict, report, train, validate
 from fastcnn.cuda.errors import CudaLaunchError, CudaUnavailableError
 
 COMMANDS = (
     train,
+    predict,
+    evaluate,
     report,
     validate,
     bench,

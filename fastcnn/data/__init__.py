@@ -17,8 +17,10 @@ from fastcnn.data.augmentation import (
 from fastcnn.data.batches import Batches
 from fastcnn.data.dataset import Dataset
 from fastcnn.data.fashion import load_fashion_mnist
-from fastcnn.data.files import load
+from fastcnn.data.files import load, takes_size
+from fastcnn.data.images import convert_channels, image_files, read_image
 from fastcnn.data.preprocess import (
+    IMAGENET,
     PCA,
     PREPROCESSING,
     ZCA,
@@ -32,6 +34,7 @@ from fastcnn.data.preprocess import (
 from fastcnn.data.testtime import predict_crops, resize_short_side, ten_crops
 
 __all__ = [
+    "IMAGENET",
     "PCA",
     "PREPROCESSING",
     "ZCA",
@@ -55,9 +58,13 @@ __all__ = [
     "SubtractMeanImage",
     "Translate",
     "Whiten",
+    "convert_channels",
+    "image_files",
     "load",
     "load_fashion_mnist",
     "predict_crops",
+    "read_image",
     "resize_short_side",
+    "takes_size",
     "ten_crops",
 ]

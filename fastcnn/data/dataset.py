@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fastcnn.data.shuffle import stratified_split
+from fastcnn.data.shuffle import draw, stratified_split
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,6 +71,14 @@ class Dataset:
         rest, part = stratified_split(self.y_train, fraction, seed)
         smaller = replace(self, x_train=self.x_train[rest], y_train=self.y_train[rest])
         return smaller, self.x_train[part], self.y_train[part]
+
+    def bootstrap(self, seed=0):
+        """The same with as many training images, drawn from them with replacement: for the members of an ensemble.
+
+        Some 63 % of the images are among them. Source: Breiman, "Bagging Predictors" (1996).
+        """
+        chosen = draw(len(self.x_train), seed)
+        return replace(self, x_train=self.x_train[chosen], y_train=self.y_train[chosen])
 
 
 def check_labels(y, images, classes, what):

@@ -26,6 +26,20 @@ def load(path, size=None, on_bad_image="error", seed=0):
     ValueError
         The layout is not understood, or a file is damaged: the message names it, what was expected and what came.
     """
+    path, layout = Path(path), _layout(path)
+    if layout is images:
+        return images.read(path, size, on_bad_image, seed)
+    if size is not None:
+        raise ValueError(f"{path}: size is for folders of images; this is {layout.LAYOUT}")
+    return layout.read(path)
+
+
+def takes_size(path):
+    """Whether what lies there, a folder of images, can be resized as it is read; errors as of `load`."""
+    return _layout(path) is images
+
+
+def _layout(path):
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
@@ -33,11 +47,7 @@ def load(path, size=None, on_bad_image="error", seed=0):
     if layout is None:
         understood = "".join(f"\n  - {layout.LAYOUT}" for layout in _LAYOUTS)
         raise ValueError(f"{path}: no layout that is understood; found {_contents(path)}. Understood are:{understood}")
-    if layout is images:
-        return images.read(path, size, on_bad_image, seed)
-    if size is not None:
-        raise ValueError(f"{path}: size is for folders of images; this is {layout.LAYOUT}")
-    return layout.read(path)
+    return layout
 
 
 def _contents(path, most=10):

@@ -18,7 +18,7 @@ _TEST_FRACTION = 0.2
 
 def recognises(path):
     """Whether `path` is a folder of image folders."""
-    return path.is_dir() and (_has_parts(path) or any(_image_files(folder) for folder in _class_folders(path)))
+    return path.is_dir() and (_has_parts(path) or any(image_files(folder) for folder in _class_folders(path)))
 
 
 def read(path, size=None, on_bad_image="error", seed=0):
@@ -92,7 +92,8 @@ def _class_folders(path):
     return sorted(folders, key=lambda folder: folder.name)
 
 
-def _image_files(folder):
+def image_files(folder):
+    """The image files in a folder, by the endings of their names, sorted."""
     files = (f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
     return sorted(files, key=lambda file: file.name)
 
@@ -103,7 +104,7 @@ def _list_images(folder, class_names):
     for class_folder in _class_folders(folder):
         if class_folder.name not in class_names:
             raise ValueError(f"{class_folder}: the training part has no class of this name")
-        found = _image_files(class_folder)
+        found = image_files(class_folder)
         if not found:
             raise ValueError(f"{class_folder}: no image files ({', '.join(sorted(SUFFIXES))}) in this folder")
         files += found
@@ -115,18 +116,14 @@ def _list_images(folder, class_names):
 
 def _read_images(files, size, on_bad_image):
     """All images that can be decoded, (N, C, H, W) uint8, and which files these are, (len(files),) bool."""
-    try:
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise ImportError("reading image files needs Pillow: pip install fastcnn[train]") from error
     images, decoded = [], np.zeros(len(files), bool)
     for i, file in enumerate(files):
         try:
-            image = _decode(file, size)
-        except Exception as error:  # Pillow's decoders raise nearly anything
+            image = read_image(file, size)
+        except ValueError as error:
             if on_bad_image == "error":
-                raise ValueError(f"{file}: cannot be decoded ({error})") from error
-            warnings.warn(f"{file} is skipped: it cannot be decoded ({error})", stacklevel=4)
+                raise
+            warnings.warn(f"{file} is skipped: {error.args[0].removeprefix(f'{file}: ')}", stacklevel=4)
             continue
         if images and image.shape[1:] != images[0].shape[1:]:
             first, shape = files[decoded.argmax()], images[0].shape[1:]
@@ -142,18 +139,78 @@ def _read_images(files, size, on_bad_image):
     return x, decoded
 
 
-def _decode(file, size):
-    """One image as (1, H, W) or (3, H, W) uint8."""
+def read_image(path, size=None, channels=None):
+    """One image file, as those of a folder are read.
+
+    Parameters
+    ----------
+    path : str or path
+    size : (height, width), to resize it to (bilinear, the aspect ratio is not kept), or None
+    channels : 1, 3 or None
+        1: luminance; 3: red, green and blue, which are alike for a grayscale image; None: 1 for those, else 3.
+
+    Returns
+    -------
+    (channels, H, W) uint8
+
+    Raises
+    ------
+    ImportError
+        Pillow is not installed.
+    ValueError
+        The file is missing, cannot be decoded, or has more than 8 bits per channel.
+    """
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise ImportError("reading image files needs Pillow: pip install fastcnn[train]") from error
+    try:
+        return _decode(path, size, channels)
+    except Exception as error:  # Pillow's decoders raise nearly anything
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error
+        raise ValueError(f"{path}: cannot be decoded ({reason})") from error
+
+
+def _decode(path, size, channels):
     from PIL import Image, ImageOps
 
-    with Image.open(file) as image:
+    with Image.open(path) as image:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):  # converting would clip, not scale
             raise ValueError(f"mode {image.mode}: more than 8 bits per channel")
         if image.mode == "P":  # whose colours may be transparent, which Pillow warns of where it drops that
             image = image.convert("RGBA")
-        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+        gray = image.mode in ("1", "L", "LA")
+        image = image.convert({None: "L" if gray else "RGB", 1: "L", 3: "RGB"}[channels])
         if size is not None:
             image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def convert_channels(x, channels):
+    """Images of another number of channels, as `read_image` makes them of files.
+
+    Parameters
+    ----------
+    x : (N, 1, H, W) or (N, 3, H, W) uint8
+    channels : 1 or 3
+
+    Returns
+    -------
+    (N, channels, H, W) uint8; x itself if it has so many channels
+        From one to three all are the same; from three to one that is the luminance by ITU-R recommendation BT.601.
+
+    Raises
+    ------
+    ValueError
+        For other numbers of channels.
+    """
+    if x.shape[1] == channels:
+        return x
+    if {x.shape[1], channels} != {1, 3}:
+        raise ValueError(f"x: images of {x.shape[1]} channels cannot be turned into such of {channels}")
+    if channels == 3:
+        return np.repeat(x, 3, axis=1)
+    weights = np.array([19595, 38470, 7471], np.uint32)  # 0.299, 0.587 and 0.114 of 2**16
+    return ((np.einsum("nchw,c->nhw", x, weights, dtype=np.uint32) + 2**15) >> 16).astype(np.uint8)[:, None]

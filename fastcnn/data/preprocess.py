@@ -233,6 +233,10 @@ class ZCA(PCA):
         return cls(mean, axes * _inverse_root(variances, eps) @ axes.T)
 
 
+# What nets for download were trained with on ImageNet, by torchvision's documentation of its weights: mean and standard
+# deviation of red, green and blue in a range of 0 to 1; images here have one of 0 to 255.
+IMAGENET = Standardize(255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224, 0.225]))
+
 PREPROCESSING = {
     kind.__name__: kind
     for kind in (Standardize, SubtractMean, SubtractMeanImage, ScaleToRange, StandardizeEach, PCA, Whiten, ZCA)

@@ -7,7 +7,7 @@ import numpy as np
 from fastcnn.common.philox import derive_key
 
 # First step of a key's path, so that the same seed gives unrelated numbers to different uses.
-SPLIT, EPOCH, AUGMENT = 1, 2, 3
+SPLIT, EPOCH, AUGMENT, BOOTSTRAP = 1, 2, 3, 4
 
 
 def permutation(n, seed, *use):
@@ -18,6 +18,12 @@ def permutation(n, seed, *use):
     """
     words = np.random.Philox(key=derive_key(operator.index(seed), *use)).random_raw(n)
     return np.argsort(words, kind="stable")
+
+
+def draw(n, seed):
+    """n numbers below n, drawn with replacement, (n,) intp."""
+    words = np.random.Philox(key=derive_key(operator.index(seed), BOOTSTRAP)).random_raw(n)
+    return ((words >> np.uint64(32)) * np.uint64(n) >> np.uint64(32)).astype(np.intp)
 
 
 def stratified_split(y, fraction, seed):

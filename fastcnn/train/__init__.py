@@ -2,6 +2,7 @@
 
 from fastcnn.train.callback import Callback
 from fastcnn.train.checks import FirstLoss, Overfit, check_first_loss, check_overfit
+from fastcnn.train.ensemble import Ensemble, average_weights, estimate_statistics
 from fastcnn.train.interrupts import Interrupted
 from fastcnn.train.loop import EpochMetrics, Trainer, evaluate
 from fastcnn.train.monitor import Monitor
@@ -13,6 +14,7 @@ from fastcnn.train.weights import load_weights
 
 __all__ = [
     "Callback",
+    "Ensemble",
     "EpochMetrics",
     "FirstLoss",
     "Interrupted",
@@ -25,6 +27,8 @@ __all__ = [
     "Trainer",
     "check_first_loss",
     "check_overfit",
+    "average_weights",
+    "estimate_statistics",
     "evaluate",
     "load_run",
     "load_weights",

@@ -1,10 +1,8 @@
 """Weights from files: our own, and those with torchvision's names."""
 
-import pathlib
-
 from fastcnn import nn
 from fastcnn.layers import checks
-from fastcnn.train.run import read_tensors
+from fastcnn.train.checkpoint import read_tensors
 
 PREPROCESS = "preprocess."  # begins the names of what a run stores beside its weights
 
@@ -34,7 +32,7 @@ def load_weights(net, path, head="load"):
         If it is damaged, or holds weights of another net: the message has the names and shapes that differ. Nothing is
         changed then.
     """
-    tensors, _ = split_tensors(read_tensors(pathlib.Path(path)))
+    tensors, _ = split_tensors(read_tensors(path))
     try:
         load_tensors(net, tensors, head)
     except ValueError as error:
