@@ -1,6 +1,7 @@
 """The report of a run: what is on the page, that it stands by itself, and that each of its sources may be missing."""
 
 import base64
+import dataclasses
 import html.parser
 import io
 import json
@@ -233,6 +234,14 @@ def test_validation(run):
     x, y = report._held_out(report._gather(run, None))
     _, x_val, y_val = data.load(config["dataset"]["path"]).split_validation(0.2, 3)
     assert_array_equal(x, x_val), assert_array_equal(y, y_val)
+
+
+def test_large_nets_classify_fewer_images(run, empty_weights):
+    small = load_run(run)
+    assert report._affordable(small) == 10_000
+    large = dataclasses.replace(small, net=nn.build("resnet18", (3, 224, 224), 10), image_shape=(3, 224, 224))
+    flops = sum(row.flops for row in large.net.summary(large.image_shape).rows)
+    assert 100 < report._affordable(large) == int(2e12 / flops) < 1000
 
 
 def test_other_data(run):

@@ -15,7 +15,8 @@ from fastcnn.train.run import Run, load_run, read_config, read_metrics
 
 FILE = "report.html"
 
-_IMAGES = 10_000  # that the net classifies, at most
+_IMAGES = 10_000  # that the net classifies, at most, and within so many
+_FLOPS = 2e12  # floating-point operations
 _CLASSES = 20  # up to which the confusion matrix is shown
 _WORST = 16
 _FILTERS = 64
@@ -413,7 +414,7 @@ def _mistakes(sources):
     x, y = _held_out(sources)
     if not len(x) or x.shape[1:] != run.image_shape:
         return _missing(f"There are no {sources.evaluated_on} images for this net.")
-    chosen = np.unique(np.linspace(0, len(x) - 1, min(_IMAGES, len(x))).astype(int))
+    chosen = np.unique(np.linspace(0, len(x) - 1, min(_affordable(run), len(x))).astype(int))
     x, y = x[chosen], y[chosen]
     probabilities = predict(run, x)
     lost = np.count_nonzero(~np.isfinite(probabilities).all(axis=1))
@@ -436,6 +437,12 @@ def _mistakes(sources):
         figures = [_figure(_thumbnail(x[i]), _verdict(names, y[i], answers[i], probabilities[i])) for i in worst]
         content += f"<p>The images whose own class the net finds the least probable:</p>{_plots(figures, 'images')}"
     return content
+
+
+def _affordable(run):
+    """How many images the net may classify for the page: less than half a minute of work."""
+    flops = sum(row.flops for row in run.net.summary(run.image_shape).rows)
+    return max(100, min(_IMAGES, int(_FLOPS / max(1, flops))))
 
 
 def _held_out(sources):
