@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from train_support import QUICK, digest, save
 
 from fastcnn import data, nn, optim
 from fastcnn.cli import main
@@ -73,7 +74,8 @@ def page_of(folder):
     for source in page.pictures:
         with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2], validate=True))) as picture:
             picture.load()
-    assert not re.search(r"\bnan\b|\binf\b", page.source), "no number that is none"
+    shown = re.sub("<li.*?</li>", "", page.source)  # all but what is said in words
+    assert not re.search(r"\bnan\b|\binf\b", shown), "no number that is none"
     for name in SECTIONS:
         assert report._anchor(name) in page.ids
     return page
@@ -133,7 +135,7 @@ def run(complete, tmp_path):
 def test_complete(run):
     file, statements = write_report(run)
     page = page_of(run)
-    assert file == run / "report.html" and {"report.html.part"}.isdisjoint(f.name for f in run.iterdir())
+    assert file == run / "report.html"
     assert "small_cnn on toy" in page.text[None] and "4 of 4 epochs are complete" in page.text[None]
     for statement in statements:
         assert statement.text in page.text["reading"]
@@ -285,6 +287,41 @@ def test_metrics_that_are_no_numbers(run):
     _, statements = write_report(run)
     assert "diverged" in {statement.rule for statement in statements}
     assert "is no number from epoch 5 on" in Page(run / "report.html").text["reading"]
+
+
+# ---- after a training
+
+
+@pytest.fixture
+def train(tmp_path):
+    """train(name, *options) -> exit status and folder of a short run."""
+
+    def run(name, *options):
+        arguments = ["train", "--data", str(save(tmp_path / "toy.npz")), *QUICK, "--out", str(tmp_path / name)]
+        return main([*arguments, *map(str, options)]), tmp_path / name
+
+    return run
+
+
+def test_training_ends_with_a_report(train):
+    status, folder = train("run", "--validation", 0.3, "--augment", "flip", "--loss", "hinge")
+    page = page_of(folder)
+    assert status == 0 and "2 of 2 epochs are complete" in page.text[None]
+    assert "equal scores give 3 - 1 = 2" in page.text["reading"] and "of 21 validation images" in page.text["mistakes"]
+
+
+def test_without_monitor_the_weights_are_the_same(train):
+    (_, watched), (_, plain) = train("watched"), train("plain", "--no-monitor")
+    assert digest(watched) == digest(plain) and not (plain / "monitor.jsonl").exists()
+    assert "has no monitor.jsonl" in page_of(plain).text["activations"]
+
+
+def test_training_that_diverges_leaves_a_report(train):
+    status, folder = train("run", "--lr", "1e30")
+    message = (folder / "error.txt").read_text().strip()
+    assert status == 2 and "training has diverged" in message and message in page_of(folder).text["reading"]
+    write_report(folder)
+    assert message in page_of(folder).text["reading"]
 
 
 # ---- the command

@@ -27,7 +27,7 @@ EVERYTHING = (
     "--epochs", "5", "--batch-size", "16", "--width", "2", "--drop", "0.4", "--validation", "0.2", "--patience", "3",
     "--augment", "flip,crop=1,rotate=10,noise=4,cutout=3,mixup=0.3", "--prefetch", "3", "--schedule", "cosine",
     "--warm-up", "1", "--optimizer", "momentum", "--clip-norm", "3", "--label-smoothing", "0.1",
-    "--keep-checkpoints", "2", "--monitor", "--no-progress", "--checkpoint-minutes", "1e-9", "--lr", "0.02",
+    "--keep-checkpoints", "2", "--no-progress", "--checkpoint-minutes", "1e-9", "--lr", "0.02",
 )  # fmt: skip
 
 

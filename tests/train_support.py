@@ -5,7 +5,10 @@ import json
 
 import numpy as np
 
-FILES = {"checkpoint.safetensors", "config.json", "curves.png", "metrics.jsonl", "weights.safetensors"}
+FILES = {
+    "checkpoint.safetensors", "config.json", "curves.png", "metrics.jsonl", "monitor.jsonl", "report.html",
+    "weights.safetensors",
+}  # fmt: skip
 QUICK = ("--epochs", "2", "--width", "2", "--batch-size", "16", "--lr", "0.01", "--no-progress")
 
 

@@ -133,8 +133,9 @@ def _add_running(group):
         help="keep the weights of the last N epochs",
     )
     group.add_argument(
-        "--monitor", action="store_true", help="write statistics of every layer to monitor.jsonl, once an epoch"
-    )
+        "--no-monitor", action="store_true",
+        help="leave out what report.html says of the layers: statistics taken once an epoch, in monitor.jsonl",
+    )  # fmt: skip
     group.add_argument("--tensorboard", action="store_true", help="write event files for TensorBoard, too")
     group.add_argument("--no-progress", action="store_true", help="print a line per epoch instead of bars")
 

@@ -20,6 +20,7 @@ from fastcnn.train.loop import Trainer, evaluate
 from fastcnn.train.monitor import Monitor
 from fastcnn.train.progress import Bars, Lines
 from fastcnn.train.range_test import range_test
+from fastcnn.train.report import write_report
 from fastcnn.train.run import RunFolder, preprocessing, read_config
 from fastcnn.train.tensorboard import TensorBoard
 
@@ -122,10 +123,20 @@ class _Session:
                 trainer.fit(self.evaluation)
             except KeyboardInterrupt as interrupt:
                 return self._interrupted(run, interrupt)
+            except FloatingPointError as error:
+                run.save_error(str(error))
+                self._draw(run)
+                raise
             run.save_weights(trainer.net, trainer.preprocess)
-            run.draw_curves(self.evaluated_on)
+            self._draw(run)
             self._report(run)
         return 0
+
+    def _draw(self, run):
+        """The curves and the page about the run, as far as it went."""
+        if run.metrics:
+            run.draw_curves(self.evaluated_on)
+        write_report(run.path, self.dataset)
 
     def _announce(self, run):
         trainer = self.trainer
@@ -144,7 +155,7 @@ class _Session:
     def _callbacks(self, run):
         arguments = self.arguments
         callbacks = [_Records(run, arguments.keep_checkpoints)]
-        if arguments.monitor:
+        if not arguments.no_monitor:
             callbacks.append(Monitor(run.path))
         if arguments.tensorboard:
             callbacks.append(TensorBoard(run.path))
@@ -160,9 +171,8 @@ class _Session:
             return 130
         if trainer.best_epoch is None:
             run.save_weights(trainer.net, trainer.preprocess)
-        if run.metrics:
-            run.draw_curves(self.evaluated_on)
         print(f"\ninterrupted in epoch {trainer.epoch + 1}, after step {trainer.step}; {go_on}", file=sys.stderr)
+        self._draw(run)
         return interrupt.status
 
     def _report(self, run):

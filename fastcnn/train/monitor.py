@@ -3,7 +3,7 @@
 A record is made of one step in each epoch. It is a dict that JSON can hold (None where a number is not finite):
 
 - ``epoch``, ``step`` (of the epoch; both from 1), ``at`` (epochs passed before it), ``loss`` of the batch, ``lr``;
-- ``layers``, for each layer with parameters and each activation, in forward order: ``name``, ``kind``, ``units``
+- ``layers``, for each layer with parameters, activation and sum, in forward order: ``name``, ``kind``, ``units``
   (channels or neurons), ``dead`` (the share of units whose output is 0 for the whole batch; None for outputs that no
   ReLU has passed), ``saturated`` (the share of outputs at the ends of a sigmoid or tanh; None for others), and what
   `describe` says of its outputs;
@@ -22,6 +22,7 @@ from fastcnn.layers import checks, device
 from fastcnn.nn.activation import Elementwise, Maxout, Sigmoid, Tanh
 from fastcnn.nn.joins import Add
 from fastcnn.nn.module import Parameter
+from fastcnn.train import files
 from fastcnn.train.callback import Callback
 
 BINS = 32
@@ -62,9 +63,7 @@ class Monitor(Callback):
         if self.file is not None:
             behind = trainer.epoch + 1, trainer.step
             self.records = [r for r in read_records(self.file) if (r["epoch"], r["step"]) <= behind]
-            part = self.file.with_name(f"{self.file.name}.part")
-            part.write_text("".join(map(_line, self.records)))
-            part.replace(self.file)
+            files.replace(self.file, "".join(map(_line, self.records)).encode())
 
     def after_backward(self, trainer, step, x, y, loss):
         self._record = None

@@ -3,12 +3,13 @@
 import html
 import math
 import pathlib
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fastcnn import data, nn
-from fastcnn.train import monitor, reading
+from fastcnn.train import files, monitor, reading
 from fastcnn.train.plots import Line, by_depth, image_grid, line_plot, picture, series, spread_plot
 from fastcnn.train.probabilities import softmax
 from fastcnn.train.run import Run, load_run, read_config, read_metrics
@@ -74,16 +75,14 @@ def write_report(path, dataset=None):
     sources = _gather(pathlib.Path(path), dataset)
     statements = _read(sources)
     file = sources.path / FILE
-    part = file.with_name(f"{FILE}.part")
-    part.write_text(_page(sources, statements), encoding="utf-8")
-    part.replace(file)
+    files.replace(file, _page(sources, statements).encode())
     return file, statements
 
 
 def command(arguments):
     """`fastcnn report`: write the page, print what the run says; returns the exit status."""
-    size = read_config(arguments.folder).get("options", {}).get("image_size")
-    dataset = None if arguments.data is None else _load_data(arguments.data, size)
+    options = read_config(arguments.folder).get("options", {})
+    dataset = None if arguments.data is None else _load_data(arguments.data, options)
     file, statements = write_report(arguments.folder, dataset)
     for statement in statements:
         print(f"{statement.kind}: {statement.text}")
@@ -95,7 +94,9 @@ def _read(sources):
     """The `reading.Statement`s about the run."""
     first = next((r["loss"] for r in sources.records if (r["epoch"], r["step"]) == (1, 1)), None)
     settings = sources.classes, first, sources.options.get("epochs"), sources.evaluated_on, sources.loss
-    return reading.read(sources.metrics, *settings) + reading.read_layers(sources.records)
+    error = sources.path / "error.txt"
+    ended = [reading.Statement("error", reading.WARNING, error.read_text().strip())] if error.exists() else []
+    return ended + reading.read(sources.metrics, *settings) + reading.read_layers(sources.records)
 
 
 def _gather(path, dataset):
@@ -112,15 +113,18 @@ def _gather(path, dataset):
     records = attempt("records", monitor.read_records, [], path)
     run = attempt("run", load_run, None, path)
     if dataset is None:
-        described, size = config.get("dataset", {}), config.get("options", {}).get("image_size")
-        dataset = attempt("dataset", lambda: _load_data(described["path"], size), None)
+        dataset = attempt("dataset", lambda: _load_data(config["dataset"]["path"], config["options"]), None)
     return _Sources(path, config, metrics, records, run, dataset, missing)
 
 
-def _load_data(path, size):
+def _load_data(path, options):
+    """The data set at a path, None the shipped images, read as a run with these options did."""
     if path is None:
         return data.load_fashion_mnist()
-    return data.load(path, size=tuple(size) if size else None)
+    size, skip = options.get("image_size"), options.get("on_bad_image", "error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of images that are skipped, as the run said
+        return data.load(path, size=tuple(size) if size else None, on_bad_image=skip, seed=options.get("seed", 0))
 
 
 # ---- the page
@@ -162,8 +166,9 @@ def _facts(sources):
     facts["images"] = f"{described.get('training_images', 0):,} training, {described.get('test_images', 0):,} test"
     facts["preprocessing"] = config.get("preprocess", {}).get("name")
     facts["optimizer"] = _with_options(config.get("optimizer", {}))
-    facts["schedule"] = options.get("schedule")
-    facts["batch size"] = options.get("batch_size")
+    for name in ("schedule", "warm_up", "loss", "label_smoothing", "batch_size", "augment", "validation", "patience"):
+        if options.get(name):
+            facts[name.replace("_", " ")] = options[name]
     facts["seed"], facts["dtype"], facts["backend"] = (options.get(name) for name in ("seed", "dtype", "backend"))
     if metrics:
         last = metrics[-1]

@@ -18,7 +18,8 @@ class RunFolder:
     """Writes what a run leaves behind; every file is complete or absent at any moment.
 
     ``config.json``, ``metrics.jsonl`` (a line per epoch), ``weights.safetensors``, ``checkpoint.safetensors`` (to go on
-    from), ``curves.png``; of a range test ``rates.json`` and ``rates.png``.
+    from), ``curves.png``, ``error.txt`` if it diverged; of a range test ``rates.json`` and ``rates.png``.
+    Others write ``monitor.jsonl`` (`Monitor`) and ``report.html`` (`write_report`).
 
     Parameters
     ----------
@@ -37,6 +38,7 @@ class RunFolder:
     CHECKPOINT = "checkpoint.safetensors"
     FILES = (
         "config.json", "metrics.jsonl", "weights.safetensors", CHECKPOINT, "curves.png", "rates.json", "rates.png",
+        "monitor.jsonl", "report.html", "error.txt",
     )  # fmt: skip
 
     def __init__(self, path, config, resume=False):
@@ -45,6 +47,7 @@ class RunFolder:
         if not resume and any((self.path / name).exists() for name in self.FILES):
             raise FileExistsError(f"{self.path} already holds a run; choose another folder, or go on with --resume")
         self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "error.txt").unlink(missing_ok=True)
         files.replace(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
     @classmethod
@@ -75,6 +78,10 @@ class RunFolder:
             number = file.stem.rpartition("-")[2]
             if number.isdigit() and not epoch - count < int(number) <= epoch:
                 file.unlink()
+
+    def save_error(self, message):
+        """Store what ended the run."""
+        files.replace(self.path / "error.txt", f"{message}\n".encode())
 
     def draw_curves(self, evaluated_on):
         """Draw loss and accuracy over the epochs, for training data and the data `evaluated_on` ("test", ...)."""
