@@ -6,9 +6,12 @@ import math
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from train_support import save
 
 from fastcnn import layers, nn, optim
+from fastcnn.cli import main
 from fastcnn.train import check_first_loss, check_overfit
+from fastcnn.train.monitor import read_records
 
 CLASSES, SHAPE = 4, (1, 8, 8)
 FAST = functools.partial(optim.Adam, lr=1e-2)
@@ -132,3 +135,55 @@ def test_overfit_that_diverges():
 def test_refused(options, message):
     with pytest.raises(ValueError, match=message):
         check_overfit(example_net(), *batch(), **options)
+
+
+@pytest.mark.parametrize("check", [check_first_loss, check_overfit])
+def test_losses_by_name(check):
+    with pytest.raises(ValueError, match="loss: expected"):
+        check(example_net(), *batch(), loss="squared")
+
+
+def test_hinge():
+    (x, y), net = batch(), example_net()
+    found = check_first_loss(net, x, y, "hinge")
+    assert found.ok and found.expected == CLASSES - 1
+    assert_allclose(found.loss, float(layers.svm_loss(net.train()(x), y)[0]))
+    learned = check_overfit(net, x, y, FAST, loss="hinge")
+    assert learned.ok and learned.losses[0] == found.loss
+
+
+# ---- the command
+
+
+NETS = ("--width", "4"), ("--net", "mlp", "--net-option", "hidden=[20]", "--preprocess", "ScaleToRange")
+
+
+@pytest.mark.parametrize("options", [*NETS, (*NETS[0], "--loss", "hinge")])
+def test_command(tmp_path, capsys, options):
+    assert main(["check", "--data", str(save(tmp_path / "toy.npz")), "--lr", "0.01", *options]) == 0
+    described, first, learned = capsys.readouterr().out.splitlines()
+    assert "70 training and 30 test images" in described and "up to" in first and "20 images" in learned
+
+
+def test_command_that_fails(tmp_path, capsys):
+    path = str(save(tmp_path / "toy.npz"))
+    assert main(["check", "--data", path, "--width", "2", "--steps", "1", "--images", "7"]) == 1
+    assert "does not learn even this by heart: 7 images" in capsys.readouterr().out
+
+
+def test_command_checks_what_training_begins_with(tmp_path, capsys):
+    """The first loss is that of the first batch of a training with the same options, which has dropout."""
+    path, run = str(save(tmp_path / "toy.npz")), tmp_path / "run"
+    options = ["--data", path, "--width", "3", "--batch-size", "16", "--seed", "5"]
+    main(["check", *options])
+    said = capsys.readouterr().out
+    assert main(["train", *options, "--epochs", "1", "--no-progress", "--out", str(run)]) == 0
+    (first, *_) = read_records(run)
+    assert f"The first loss is {first['loss']:.3g};" in said
+
+
+@pytest.mark.parametrize("options", [("--lr", "0"), ("--images", "0"), ("--net", "alexnet")])
+def test_refused_by_the_parser(options):
+    with pytest.raises(SystemExit) as exit:
+        main(["check", *options])
+    assert exit.value.code == 2

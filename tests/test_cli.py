@@ -17,6 +17,7 @@ from fastcnn.cli import main, parser
 from fastcnn.common.convolution import ALGORITHMS
 
 COMMANDS = [
+    "check",
     "train",
     "predict",
     "evaluate",

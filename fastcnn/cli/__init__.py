@@ -8,10 +8,11 @@ import os
 import sys
 
 from fastcnn import __version__
-from fastcnn.cli import bench, configfile, evaluate, info, predict, report, train, validate
+from fastcnn.cli import bench, check, configfile, evaluate, info, predict, report, train, validate
 from fastcnn.cuda.errors import CudaLaunchError, CudaUnavailableError
 
 COMMANDS = (
+    check,
     train,
     predict,
     evaluate,

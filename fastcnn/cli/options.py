@@ -4,6 +4,14 @@ import argparse
 
 from fastcnn.layers.backend import BACKENDS, DEFAULT
 
+NETWORKS = (
+    "small_cnn", "mlp", "lenet", "resnet20", "resnet32", "resnet56", "resnet18", "resnet34", "resnet50",
+    "vgg11", "vgg13", "vgg16", "vgg19",
+)  # fmt: skip
+PREPROCESSING = (
+    "Standardize", "SubtractMean", "SubtractMeanImage", "ScaleToRange", "StandardizeEach", "PCA", "Whiten", "ZCA",
+)  # fmt: skip
+
 
 def add_command(commands, name, run, text):
     """A new command of this name, which `run` runs."""
@@ -17,6 +25,55 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action):
         return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
+def add_images(group):
+    """Options that say which images there are, and what is done to all of them."""
+    group.add_argument(
+        "--data",
+        metavar="PATH",
+        help="folder with MNIST or Fashion-MNIST files (IDX, plain or .gz), CIFAR-10 or CIFAR-100 binary files, or "
+        "images in one folder per class; or an .npz file",
+    )
+    group.add_argument(
+        "--image-size", type=positive, nargs=2, metavar=("H", "W"), help="resize images of an image folder"
+    )
+    group.add_argument(
+        "--on-bad-image", choices=("error", "skip"), default="error",
+        help="what to do about an image file that cannot be decoded",
+    )  # fmt: skip
+    group.add_argument(
+        "--preprocess", choices=PREPROCESSING, default="Standardize", metavar="NAME",
+        help=f"what is done to all images, fitted to the training images: {', '.join(PREPROCESSING)}",
+    )  # fmt: skip
+
+
+def add_net(group):
+    """Options that say which net."""
+    group.add_argument(
+        "--net", choices=NETWORKS, default="small_cnn", metavar="NAME", help=f"one of {', '.join(NETWORKS)}"
+    )
+    group.add_argument(
+        "--width", type=positive, metavar="N", help="filters of the first convolution (default: 24 of small_cnn)"
+    )
+    group.add_argument(
+        "--drop", type=float, metavar="P", help="probability of dropping a feature (default: 0.3 of small_cnn)"
+    )
+    group.add_argument(
+        "--net-option", action="append", metavar="KEY=VALUE",
+        help="an argument of the net's function in fastcnn.nn, as hidden=[500,100]; may be repeated",
+    )  # fmt: skip
+
+
+def add_loss(group):
+    """The option that says which loss."""
+    group.add_argument("--loss", choices=("softmax", "hinge"), default="softmax", help="what is made small")
+
+
+def add_arithmetic(group):
+    """Options that all results are a function of: seed and dtype."""
+    group.add_argument("--seed", type=int, default=0, help="the same seed gives the same weights, bit for bit")
+    group.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all arithmetic")
 
 
 def add_backend(group):

@@ -1,16 +1,19 @@
 """`fastcnn train`."""
 
-from fastcnn.cli.options import add_backend, add_command, amount, not_negative, positive
+from fastcnn.cli.options import (
+    add_arithmetic,
+    add_backend,
+    add_command,
+    add_images,
+    add_loss,
+    add_net,
+    amount,
+    not_negative,
+    positive,
+)
 
 SCHEDULES = ("constant", "linear", "cosine", "step", "inverse-sqrt", "cyclical", "one-cycle")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
-NETWORKS = (
-    "small_cnn", "mlp", "lenet", "resnet20", "resnet32", "resnet56", "resnet18", "resnet34", "resnet50",
-    "vgg11", "vgg13", "vgg16", "vgg19",
-)  # fmt: skip
-PREPROCESSING = (
-    "Standardize", "SubtractMean", "SubtractMeanImage", "ScaleToRange", "StandardizeEach", "PCA", "Whiten", "ZCA",
-)  # fmt: skip
 AUGMENT = (
     "random changes of the training images: a list of flip[=PROBABILITY], crop[=PAD], translate[=FRACTION], "
     "rotate[=DEGREES], scale[=LOWEST:HIGHEST], color[=BRIGHTNESS:CONTRAST:SATURATION:HUE], noise[=DEVIATION], "
@@ -26,32 +29,16 @@ def add(commands):
     )
     command = add_command(commands, "train", _run, text)
     _add_data(command.add_argument_group("data"))
-    _add_net(command.add_argument_group("net"))
+    add_net(command.add_argument_group("net"))
     _add_learning(command.add_argument_group("learning"))
     _add_running(command.add_argument_group("running"))
 
 
 def _add_data(group):
-    group.add_argument(
-        "--data",
-        metavar="PATH",
-        help="folder with MNIST or Fashion-MNIST files (IDX, plain or .gz), CIFAR-10 or CIFAR-100 binary files, or "
-        "images in one folder per class; or an .npz file",
-    )
-    group.add_argument(
-        "--image-size", type=positive, nargs=2, metavar=("H", "W"), help="resize images of an image folder"
-    )
-    group.add_argument(
-        "--on-bad-image", choices=("error", "skip"), default="error",
-        help="what to do about an image file that cannot be decoded",
-    )  # fmt: skip
+    add_images(group)
     group.add_argument(
         "--validation", type=float, default=0.0, metavar="FRACTION",
         help="part of the training images to hold out and follow instead of the test images",
-    )  # fmt: skip
-    group.add_argument(
-        "--preprocess", choices=PREPROCESSING, default="Standardize", metavar="NAME",
-        help=f"what is done to all images, fitted to the training images: {', '.join(PREPROCESSING)}",
     )  # fmt: skip
     group.add_argument("--augment", metavar="LIST", help=AUGMENT)
     group.add_argument(
@@ -60,26 +47,10 @@ def _add_data(group):
     )  # fmt: skip
 
 
-def _add_net(group):
-    group.add_argument(
-        "--net", choices=NETWORKS, default="small_cnn", metavar="NAME", help=f"one of {', '.join(NETWORKS)}"
-    )
-    group.add_argument(
-        "--width", type=positive, metavar="N", help="filters of the first convolution (default: 24 of small_cnn)"
-    )
-    group.add_argument(
-        "--drop", type=float, metavar="P", help="probability of dropping a feature (default: 0.3 of small_cnn)"
-    )
-    group.add_argument(
-        "--net-option", action="append", metavar="KEY=VALUE",
-        help="an argument of the net's function in fastcnn.nn, as hidden=[500,100]; may be repeated",
-    )  # fmt: skip
-
-
 def _add_learning(group):
     group.add_argument("--epochs", type=positive, default=8, metavar="N", help="passes over the training images")
     group.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images per step")
-    group.add_argument("--loss", choices=("softmax", "hinge"), default="softmax", help="what is made small")
+    add_loss(group)
     group.add_argument(
         "--label-smoothing", type=float, default=0.0, metavar="S", help="share of a label that all classes get alike"
     )
@@ -106,8 +77,7 @@ def _add_learning(group):
         help="stop when so many epochs brought nothing better on the --validation part; the best weights are kept",
     )  # fmt: skip
     group.add_argument("--best-by", choices=("loss", "accuracy"), default="loss", help="what --patience goes by")
-    group.add_argument("--seed", type=int, default=0, help="the same seed gives the same weights, bit for bit")
-    group.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all arithmetic")
+    add_arithmetic(group)
 
 
 def _add_running(group):

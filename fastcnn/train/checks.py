@@ -10,7 +10,7 @@ from fastcnn import optim
 from fastcnn.layers import checks, device
 from fastcnn.nn import Dropout, FlatParameters
 from fastcnn.train import reading
-from fastcnn.train.loop import forward_loss, placed, placement
+from fastcnn.train.loop import LOSSES, forward_loss, placed, placement
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class FirstLoss(Finding):
-    """What `check_first_loss` found: the loss, and ln(classes), which is expected."""
+    """What `check_first_loss` found: the loss, and that of equal scores, which is expected."""
 
     loss: float
     expected: float
@@ -46,8 +46,8 @@ class Overfit(Finding):
     accuracy: float
 
 
-def check_first_loss(net, x, y):
-    """Compare the loss of an untrained net with ln(classes), which equal scores for all classes give.
+def check_first_loss(net, x, y, loss="softmax"):
+    """Compare the loss of an untrained net with that of equal scores for all classes: ln(classes), of "softmax".
 
     `reading.read_first_loss` says how far it may lie from that, and why. The loss is that of a first training step, in
     training mode; the net is left as it is.
@@ -57,19 +57,21 @@ def check_first_loss(net, x, y):
     net : nn.Module that gives class scores (N, classes)
     x : (N, ...) images, as the net sees them
     y : (N,) labels
+    loss : {"softmax", "hinge"}
 
     Returns
     -------
     FirstLoss
     """
-    twin = copy.deepcopy(net).train()
-    scores, loss, _ = forward_loss(twin, *placed(x, y, placement(twin)))
+    function, twin = _loss_function(loss), copy.deepcopy(net).train()
+    scores, found, _ = forward_loss(twin, *placed(x, y, placement(twin)), function)
     classes = scores.shape[1]
-    statement = reading.read_first_loss(float(loss), classes)
-    return FirstLoss(statement.kind == reading.GOOD, statement.text, float(loss), math.log(classes))
+    statement = reading.read_first_loss(float(found), classes, loss)
+    expected = reading.expected_loss(classes, loss)
+    return FirstLoss(statement.kind == reading.GOOD, statement.text, float(found), expected)
 
 
-def check_overfit(net, x, y, make_optimizer=optim.Adam, steps=300, target=0.01):
+def check_overfit(net, x, y, make_optimizer=optim.Adam, steps=300, target=0.01, loss="softmax"):
     """Train a copy of a net on one small batch until the loss is nearly 0: a net that cannot do that has a fault.
 
     Dropout is left out, as it works against learning by heart. The net is left as it is.
@@ -82,12 +84,14 @@ def check_overfit(net, x, y, make_optimizer=optim.Adam, steps=300, target=0.01):
     make_optimizer : function of an `nn.FlatParameters` that gives an optim.Optimizer
     steps : int, how many updates at most
     target : float, the loss to get below
+    loss : {"softmax", "hinge"}
 
     Returns
     -------
     Overfit
     """
     checks.integer("steps", steps, 1), checks.number("target", target, above=0)
+    function = _loss_function(loss)
     twin = copy.deepcopy(net).train()
     for module in twin.modules():
         if isinstance(module, Dropout):
@@ -95,14 +99,18 @@ def check_overfit(net, x, y, make_optimizer=optim.Adam, steps=300, target=0.01):
     optimizer, batch = make_optimizer(FlatParameters(twin)), placed(x, y, placement(twin))
     losses = []
     while len(losses) <= steps:
-        scores, loss, dscores = forward_loss(twin, *batch)
-        losses.append(float(loss))
+        scores, found, dscores = forward_loss(twin, *batch, function)
+        losses.append(float(found))
         if losses[-1] < target or not math.isfinite(losses[-1]):
             break
         twin.backward(dscores, need_dx=False)
         optimizer.step()
     accuracy = float(np.mean(device.to_host(scores).argmax(axis=1) == y))
     return Overfit(losses[-1] < target, _overfit_sentence(losses, accuracy, len(y), target), losses, accuracy)
+
+
+def _loss_function(name):
+    return LOSSES[checks.choice("loss", name, tuple(LOSSES))]
 
 
 def _overfit_sentence(losses, accuracy, images, target):

@@ -219,20 +219,15 @@ def _prepare(arguments):
         fastcnn.set_num_threads(arguments.threads)
     if arguments.patience is not None and not arguments.validation:
         raise ValueError("--patience: needs --validation FRACTION, as test images decide nothing")
-    loaded = _dataset(arguments)
+    loaded = load_images(arguments)
     dataset, evaluated_on, evaluation = loaded, "test", (loaded.x_test, loaded.y_test)
     if arguments.validation:
         dataset, *evaluation = loaded.split_validation(arguments.validation, arguments.seed)
         evaluated_on = "validation"
     if not len(evaluation[0]):
         raise ValueError(f"{dataset.name}: there are no test images; give --validation a fraction to hold out")
-    dtype, shape, classes = np.dtype(arguments.dtype).type, dataset.x_train.shape[1:], len(dataset.class_names)
-    preprocess = preprocessing(arguments.preprocess).fit(dataset.x_train)
-    given = {"width": arguments.width, "drop": arguments.drop}
-    network = recipe.network(arguments.net, shape, given, arguments.net_option or ())
-    net = nn.build(network["name"], shape, classes, arguments.seed, dtype, **network["options"])
-    if arguments.backend == "cuda":
-        fastcnn.to_device(net)
+    dtype = np.dtype(arguments.dtype).type
+    network, net, preprocess = make_net(arguments, dataset)
     arguments.lr = recipe.RATES[arguments.optimizer] if arguments.lr is None else arguments.lr
     optimizer = recipe.optimizer(
         arguments.optimizer, nn.FlatParameters(net), arguments.lr, arguments.momentum, not arguments.no_decay_vectors,
@@ -247,14 +242,34 @@ def _prepare(arguments):
     return _Session(arguments, loaded, tuple(evaluation), evaluated_on, network, trainer)
 
 
-def _dataset(arguments):
+def load_images(arguments):
+    """The data set that the options name."""
     if arguments.data is None:
         return data.load_fashion_mnist()
     size = tuple(arguments.image_size) if arguments.image_size else None
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: print(f"fastcnn train: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: print(f"fastcnn: {message}", file=sys.stderr)
         return data.load(arguments.data, size=size, on_bad_image=arguments.on_bad_image, seed=arguments.seed)
+
+
+def make_net(arguments, dataset):
+    """The net that the options name, for the images of a data set.
+
+    Returns
+    -------
+    network : dict, the net as config.json has it
+    net : nn.Module
+    preprocess : the preprocessing, fitted to the training images
+    """
+    dtype, shape, classes = np.dtype(arguments.dtype).type, dataset.x_train.shape[1:], len(dataset.class_names)
+    preprocess = preprocessing(arguments.preprocess).fit(dataset.x_train)
+    given = {"width": arguments.width, "drop": arguments.drop}
+    network = recipe.network(arguments.net, shape, given, arguments.net_option or ())
+    net = nn.build(network["name"], shape, classes, arguments.seed, dtype, **network["options"])
+    if arguments.backend == "cuda":
+        fastcnn.to_device(net)
+    return network, net, preprocess
 
 
 def _batches(arguments, dataset, preprocess, dtype):
