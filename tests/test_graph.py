@@ -664,3 +664,98 @@ def test_concatenate():
     ):
         with pytest.raises(ValueError, match=message):
             layer(*wrong)
+
+
+# ---- explain
+
+
+def kept(net):
+    """All memory that a net has for outputs and gradients, as arrays of bytes: what it lends, what layers have."""
+    own = [chunk for line in net._planned().program.lines for chunk in vars(line.layer).get("_buffers", {}).values()]
+    return [*net.memory.free, *own]
+
+
+def written(chunk, run):
+    """How many bytes of the chunk `run` writes to, at least: its last one that differs from what was there."""
+    last = 0
+    for value in (0xA5, 0x5A):
+        chunk[...] = value
+        run()
+        last = max(last, *(np.nonzero(chunk != value)[0] + 1), 0) if (chunk != value).any() else last
+    return last
+
+
+EXPLAINED = {
+    "lenet": (lambda: nn.lenet(), [(1, 28, 28)]),
+    "resnet20": (lambda: nn.resnet20(width=4), [(3, 12, 12)]),
+    "two inputs and two outputs": (two_and_two, [shape[1:] for shape in PAIR]),
+    "one encoder for two inputs": (siamese, [(3, 6, 5), (3, 6, 5)]),
+    "concatenation": (inception, [(3, 6, 5)]),
+}
+
+
+@pytest.mark.parametrize("mode", ["train", "test"])
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_explained_memory_is_what_is_used(name, mode, floor_in_use):  # noqa: F811
+    if floor_in_use == "reference":
+        pytest.skip("its results are not of that memory before they are copied there")
+    make, shapes = EXPLAINED[name]
+    net, batch = make(), 5
+    before = [array.copy() for array in net.state_dict().values()]
+    explanation = net.explain(*shapes, batch=batch, mode=mode)
+    for array, value in zip(net.state_dict().values(), before, strict=True):
+        assert_array_equal(array, value)
+    assert explanation.bytes <= explanation.bytes_without_reuse
+    net.train() if mode == "train" else net.eval()
+    dtype = next(p.data.dtype for _, p in net.named_parameters())
+    inputs = [spread(batch, *shape, seed=i, dtype=dtype) for i, shape in enumerate(shapes)]
+    generator = np.random.default_rng(0)
+
+    def run():
+        outputs = net(*inputs)
+        if mode == "train":
+            douts = [generator.uniform(0.5, 1, out.shape).astype(dtype) for out in several(outputs)]
+            net.backward(like(outputs, douts), need_dx=False)
+
+    for _ in range(4):
+        run()
+    chunks = kept(net)
+    assert sorted(chunk.size for chunk in chunks) == sorted(buffer.reserved for buffer in explanation.buffers)
+    sizes = sorted(written(chunk, run) for chunk in chunks)
+    assert sizes == sorted(buffer.bytes for buffer in explanation.buffers)
+
+
+def test_explanation():
+    x = nn.Input()
+    h = nn.ReLU()(conv(3, 4)(x))
+    h = nn.Tanh()(conv(4, 4, seed=1)(h)) + h
+    net = nn.Graph(x, linear(4, 2)(nn.GlobalAvgPool2d()(nn.ReLU()(nn.GroupNorm(2, 4, **DOUBLE)(h)))))
+    explanation = net.explain((3, 8, 8), batch=2)
+    image, rows = 2 * 4 * 64 * 8, 2 * 4 * 8
+    assert explanation.steps[0] == ("0+1", "Conv2d + ReLU") and explanation.steps[1] == ("2", "Conv2d")
+    assert explanation.apart == [
+        ("2", "3", "no kernel of Conv2d goes on with Tanh"),
+        ("5", "6", "no kernel of GroupNorm goes on with ReLU"),
+    ]
+    own = [(buffer.uses, buffer.bytes) for buffer in explanation.buffers if not buffer.lent]
+    names = ("0+1", "2", "3", "4", "5", "6")
+    assert own == [*(((name,), image) for name in names), (("7",), rows), (("8",), 2 * 2 * 8)]
+    gradients = [use for buffer in explanation.buffers if buffer.lent for use in buffer.uses]
+    assert sorted(set(gradients)) == [f"d({name})" for name in (*names, "7")]
+    assert explanation.bytes_without_reuse == 2 * (6 * image + rows) + 2 * 2 * 8
+    test = net.explain((3, 8, 8), batch=2, mode="test")
+    assert [(buffer.lent, buffer.bytes) for buffer in test.buffers] == [(True, image)] * 2
+    for told in (explanation, test):
+        text = str(told)
+        for name, does in told.steps:
+            assert any(line.split(maxsplit=1) == [name, does] for line in text.splitlines())
+        assert f"{told.bytes:,} bytes; {told.bytes_without_reuse:,} if" in text and "no kernel of Conv2d" in text
+    assert "net.inference() also folds" not in str(test) and "net.inference() also folds" in str(
+        nn.resnet20(width=2).explain((3, 8, 8), mode="test")
+    )
+    assert nn.ReLU().explain((3,)).steps == [("", "ReLU")] and "" in str(nn.Sequential().explain((3,)))
+    block = residual_of_blocks().explain((3, 6, 5)).steps
+    assert block[1] == ("1", "BatchNorm2d with ReLU; moments from 0") and block[0] == ("0", "Conv2d; gathers moments")
+    assert block[5] == ("2.main.3+2.sum", "BatchNorm2d + Add with ReLU; moments from 2.main.2")
+    with pytest.raises(ValueError, match="mode: expected one of 'train', 'test', got 'eval'"):
+        net.explain((3, 8, 8), mode="eval")

@@ -5,6 +5,7 @@ from fastcnn.nn.activation import ELU, GELU, LeakyReLU, Maxout, PReLU, ReLU, Sig
 from fastcnn.nn.containers import Residual, Sequential
 from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.dropout import Dropout
+from fastcnn.nn.explain import Explanation
 from fastcnn.nn.finetuning import freeze_all_but_top, head, layerwise_rates, replace_head, stages
 from fastcnn.nn.flat import FlatParameters
 from fastcnn.nn.graph import Graph
@@ -44,6 +45,7 @@ __all__ = [
     "Conv2d",
     "Dropout",
     "ELU",
+    "Explanation",
     "FlatParameters",
     "Flatten",
     "GELU",

@@ -25,12 +25,12 @@ class Dropout(Module):
         self.keep, self.key, self.step = 1 - drop, checks.integer("key", key, 0, 2**64 - 1), 0
 
     @property
-    def keeps_output(self):
-        return self.keep < 1
+    def passes_on(self):
+        return not (self.training and self.keep < 1)
 
     def forward(self, x):
         x = self._input(x)
-        self._active = self.training and self.keep < 1
+        self._active = not self.passes_on
         if not self._active:
             return self._done(x)
         self.step += 1

@@ -9,7 +9,7 @@ from fastcnn.nn.module import Module
 class Identity(Module):
     """x itself."""
 
-    keeps_output = False
+    passes_on = True
 
     def forward(self, x):
         return self._done(self._input(x))

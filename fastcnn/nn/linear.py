@@ -60,7 +60,7 @@ class Linear(Module):
 class Flatten(Module):
     """(N, d1, ..., dk) to (N, D)."""
 
-    keeps_output = False
+    passes_on = True
 
     def output_shape(self, shape):
         return (int(np.prod(shape)),)

@@ -37,7 +37,14 @@ class Memory:
     A backward pass then needs as many buffers as there are gradients at a time, two or three, and none of them is
     allocated a second time. They are made as large as the largest array that is expected: what an array does not touch
     of its buffer costs nothing, and buffers that were outgrown would leave holes.
+
+    Attributes
+    ----------
+    free : list of arrays of bytes
+    watch : function of an address and a size, called with those of each array that is lent; or None
     """
+
+    watch = None
 
     def __init__(self):
         self.free = []
@@ -57,11 +64,24 @@ class Memory:
         dtype = like.dtype
         size = math.prod(shape) * dtype.itemsize
         self.expect(size)
-        chunk = self.free.pop() if self.free else None
-        if chunk is None or chunk.size < size:
-            chunk = None  # before there is another
+        chunk = self._fitting(size)
+        if chunk is None:
             chunk = aligned(self._largest)
+        if self.watch is not None:
+            self.watch(chunk.ctypes.data, size)
         return np.asarray(_Lease(self, chunk, shape, dtype))
+
+    def _fitting(self, size):
+        """Takes the smallest free memory that suffices; if there is none, None, and gives up some in return."""
+        best = None
+        for i, chunk in enumerate(self.free):
+            if chunk.size >= size and (best is None or chunk.size < self.free[best].size):
+                best = i
+        if best is not None:
+            return self.free.pop(best)
+        if self.free:
+            self.free.pop()
+        return None
 
     def expect(self, size):
         """There will be arrays of so many bytes."""
@@ -75,6 +95,8 @@ class Memory:
         still need them.
         """
         outermost, self._passing = not self._passing, True
+        if outermost:  # so that each pass takes the same memory for the same arrays
+            self.free.sort(key=lambda chunk: (chunk.size, chunk.ctypes.data))
         try:
             yield tuple(map(shared, arrays)) if outermost else arrays
         finally:

@@ -66,7 +66,7 @@ class Module:
     type `Parameter`, sub-layers attributes of type `Module`; arrays that are saved but not learned are named in
     `statistics`. A layer of several inputs takes them one by one, and its `backward` gives a tuple of gradients. For
     `summary`, a layer says what differs from a function of single numbers: `channels`, `window`, `flops(shape)`,
-    `keeps_output`; a composition of its own kind defines `trace(name, *views)`.
+    `passes_on`; a composition of its own kind defines `trace(name, *views)`.
 
     Called with nodes (`nn.Input`) instead of arrays, a layer computes nothing and gives a node, for an `nn.Graph`.
 
@@ -82,7 +82,7 @@ class Module:
     statistics = ()
     channels = None  # that the input must have, None: any
     window = (1, 1), (1, 1), (1, 1)  # kernel, stride and dilation; None: each output sees all of the input
-    keeps_output = True  # whether a forward pass in training has an output of its own, to be kept
+    passes_on = False  # whether its output is its input, perhaps in another shape
     counters = ()  # names of attributes that forward passes count up
     _x = _out = None  # input and output of the last forward pass, None while there is none
     _step = None  # what ran the layer along with others in the last forward pass
@@ -153,11 +153,29 @@ class Module:
         """
         from fastcnn.nn.plan import Plan, Program  # which are made of layers, as those are of modules
 
-        shapes = [tuple(checks.integer("input_shape", length, 1) for length in shape) for shape in input_shapes]
+        shapes = _shapes(input_shapes)
         itemsize = max((parameter.data.dtype.itemsize for _, parameter in self.named_parameters()), default=4)
         ones = [(1,) * len(shape[1:]) for shape in shapes]
         views = [View(shape, one, one, itemsize) for shape, one in zip(shapes, ones, strict=True)]
         return Summary(Plan(Program(self, len(shapes))).rows(views))
+
+    def explain(self, *input_shapes, batch=1, mode="train"):
+        """How the net runs: which layers in one pass, which others not and why, and which memory holds what.
+
+        Parameters
+        ----------
+        input_shapes : tuples, (C, H, W) or (D,); one for each input
+        batch : int, images
+        mode : {"train", "test"}
+
+        Returns
+        -------
+        nn.Explanation
+            `str` of it is the text.
+        """
+        from fastcnn.nn.explain import Explanation
+
+        return Explanation(self, _shapes(input_shapes), batch, mode)
 
     def trace(self, name, *views):
         """The rows of this layer's summary, and the `View` of its output, for inputs seen as `views`."""
@@ -169,7 +187,7 @@ class Module:
         view, shapes = View.joined(views), [view.shape for view in views]
         after = view.through(self.output_shape(*shapes), self.window)
         parameters = sum(parameter.data.size for _, parameter in self.named_parameters())
-        memory = after.memory if self.keeps_output else 0
+        memory = 0 if self.passes_on else after.memory
         row = Row(name, type(self).__name__, after.shape, parameters, self.flops(*shapes), after.field, memory)
         return [row], after
 
@@ -373,6 +391,10 @@ class Module:
             buffers[name] = None  # before there is another
             memory = buffers[name] = aligned(size)
         return memory[:size].view(like.dtype).reshape(shape)
+
+
+def _shapes(shapes):
+    return [tuple(checks.integer("input_shape", length, 1) for length in shape) for shape in shapes]
 
 
 def check_names(own, given):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fastcnn.layers import checks, device
 from fastcnn.layers.backend import floor
-from fastcnn.nn.activation import ReLU
+from fastcnn.nn.activation import Elementwise, ReLU
 from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.joins import Add
 from fastcnn.nn.linear import Linear
@@ -182,6 +182,13 @@ class Step:
             layer._step = self
         return out
 
+    def describe(self):
+        """What the step does, in words."""
+        kinds = [type(layer).__name__ + " with ReLU" * (getattr(layer, "relu", False) is True) for layer in self.layers]
+        moments = "; gathers moments" if self.gathers else ""
+        moments = f"; moments from {'+'.join(self.source.names)}" if self.source is not None else moments
+        return " + ".join(kinds) + moments
+
     def backward(self, dout, needed):
         """The gradient of each input, a tuple; `needed`: which of them somebody wants."""
         lead, absorbed, dadd = self.lead, self.layers[1:], ()
@@ -248,28 +255,29 @@ class Plan:
         self._from[step.output] = step
 
     def _absorbing(self, line):
-        layer = line.layer
-        if not plain(layer, ReLU) and not plain(layer, Add):
-            return None
+        """The step that takes over a layer, if there is one."""
         for value in line.inputs:
             step = self._from.get(value)
-            if step is None or not _computes(step, layer):
-                continue
-            reason = self._obstacle(step, line)
-            if reason is None:
+            obstacle = "" if step is None else self._obstacle(step, line)
+            if obstacle is None:
                 return step
-            self.apart.append((step.names[-1], line.name, reason))
+            if obstacle:
+                self.apart.append((step.names[-1], line.name, obstacle))
         return None
 
     def _obstacle(self, step, line):
-        """Why a step that knows how to must not take over a layer; None if it may."""
+        """Why a step must not take over a layer: None if it may, "" if nobody would expect it to."""
+        layer, lead = line.layer, step.lead
+        if not _computes(step, layer):
+            expected = isinstance(layer, Elementwise) and len(step.layers) == 1 and hasattr(lead, "weight")
+            return f"no kernel of {type(lead).__name__} goes on with {type(layer).__name__}" if expected else ""
         if self._uses[step.output] > 1:
             return "its output is needed elsewhere, too"
-        if plain(line.layer, Add) and len(line.inputs) != 2:
+        if plain(layer, Add) and len(line.inputs) != 2:
             return f"a sum of {len(line.inputs)} terms is computed by itself"
-        if len({layer.gradients for layer in (*step.layers, line.layer)}) > 1:
+        if len({each.gradients for each in (*step.layers, layer)}) > 1:
             return "one of them keeps what a backward pass needs, the other does not"
-        if isinstance(step.lead, BatchNorm2d) and step.lead.relu and plain(line.layer, Add):
+        if isinstance(lead, BatchNorm2d) and lead.relu and plain(layer, Add):
             return "its own ReLU comes before the sum"
         return None
 
@@ -312,7 +320,7 @@ class Plan:
     def forward(self, inputs, memory, watch=None):
         """The values of the program's outputs, a tuple, for these inputs.
 
-        `watch`: called with each step, "output" and what it gave.
+        `watch`: called with "output", the number of each value, and the array.
         """
         self._begin(memory)
         with memory.passing(*inputs) as inputs:
@@ -331,14 +339,14 @@ class Plan:
                     _count(layer, twin)
                 del given
                 if watch is not None:
-                    watch(step, "output", values[step.output])
+                    watch("output", step.output, values[step.output])
             return tuple(values[value] for value in self.program.outputs)
 
     def backward(self, douts, memory, need_dx=True, watch=None):
         """Write the gradients of all parameters; returns those of the inputs, a tuple, None for one that has none.
 
-        `douts`: the gradient of each output, or None; without `need_dx` inputs have none. `watch`: called with each
-        step, "gradient" and each gradient that it gave.
+        `douts`: the gradient of each output, or None; without `need_dx` inputs have none. `watch`: called with
+        "gradient", the number of each value, and each array that is a part or the whole of it.
         """
         self._begin(memory)
         reached = set(self.program.inputs if need_dx else ())
@@ -362,22 +370,25 @@ class Plan:
                 for layer, twin in step.twins:
                     _follow(layer, twin, parameters_only=True)
                 for value, gradient in zip(step.inputs, step.backward(gradients.pop(step.output), needed), strict=True):
-                    if value in reached:
-                        _collect(gradients, value, gradient, memory)
-                        if watch is not None:
-                            watch(step, "gradient", gradients[value])
+                    if value not in reached:
+                        continue
+                    if watch is not None:
+                        watch("gradient", value, gradient)
+                    _collect(gradients, value, gradient, memory)
+                    if watch is not None:
+                        watch("gradient", value, gradients[value])
             for layer, twin in self._twins:
                 _add_gradients(layer, twin)
             return tuple(gradients.get(value) for value in self.program.inputs)
 
 
 def _computes(step, layer):
-    """Whether the kernel of a step's first layer can do what an Add or a ReLU does to its output."""
+    """Whether the kernel of a step's first layer can go on with an Add or a ReLU of its output."""
     if step.relu is not None or (step.add is not None and step.add.relu):
         return False
     if plain(layer, ReLU):
-        return any(plain(step.lead, kind) for kind in (Conv2d, Linear, BatchNorm2d, Add)) and not step.gathers
-    return any(plain(step.lead, kind) for kind in (Conv2d, BatchNorm2d)) and step.add is None and not step.gathers
+        return any(plain(step.lead, kind) for kind in (Conv2d, Linear, BatchNorm2d, Add))
+    return plain(layer, Add) and step.add is None and (plain(step.lead, Conv2d) or plain(step.lead, BatchNorm2d))
 
 
 def _collect(gradients, value, gradient, memory):
