@@ -33,6 +33,7 @@ from fastcnn.nn.networks import (
 )
 from fastcnn.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm
 from fastcnn.nn.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from fastcnn.nn.sharing import distance_penalty
 from fastcnn.nn.summary import Summary
 from fastcnn.nn.symbols import Input, Node
 
@@ -73,6 +74,7 @@ __all__ = [
     "Summary",
     "Tanh",
     "build",
+    "distance_penalty",
     "freeze_all_but_top",
     "head",
     "initialisers",
