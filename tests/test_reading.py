@@ -144,7 +144,9 @@ def test_diverging():
 
 def test_not_learning():
     found = rules(curves([2.6, 2.6, 2.6], [0.1] * 3), 10)
-    assert set(found) == {"diverged"} and "2.6, more than the 2.3 of guessing" in found["diverged"].text
+    assert set(found) == {"diverged"} and "is 2.6, and that of guessing 2.3" in found["diverged"].text
+    assert "diverged" in rules(curves([1e9, 3.0, 2.3], [0.1] * 3), 10), "as bad as guessing, after all"
+    assert "diverged" not in rules(curves([2.29], [0.1]), 10), "an average over the first epoch"
     assert "diverged" not in rules(curves([2.6, 2.6, 2.6], [0.1] * 3), 100)
 
 

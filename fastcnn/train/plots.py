@@ -55,7 +55,7 @@ def line_plot(lines, xlabel, ylabel, size=(560, 300), log=False, band=None, limi
         return _svg(size, f"{ylabel}: nothing to draw", [_text(size[0] / 2, size[1] / 2, "nothing to draw", "middle")])
     values += [*limits, *(band[:2] if band else ())]
     x = [value for line in lines for value in line.x]
-    frame = _Frame((58, 26, size[0] - 14, size[1] - 40), (min(x), max(x)), _round_range(values, log), log)
+    frame = _Frame((66, 26, size[0] - 14, size[1] - 40), (min(x), max(x)), _round_range(values, log), log)
     parts = []
     if band:
         top, foot = frame.y(band[1]), frame.y(band[0])
@@ -85,7 +85,7 @@ def spread_plot(times, histograms, size=(213, 126)):
     times, histograms = zip(*known, strict=True)
     low, high = min(h["low"] for h in histograms), max(h["high"] for h in histograms)
     split = round(0.68 * size[0])
-    frame = _Frame((42, 8, split, size[1] - 16), (times[0], times[-1]), (low, high), False)
+    frame = _Frame((44, 8, split, size[1] - 16), (times[0], times[-1]), (low, high), False)
     bands = np.array([_quantiles(histogram) for histogram in histograms]).T
     parts = [f'<path class="rule" d="M{frame.left} {frame.y(0):.1f}H{size[0] - 2}"/>'] if low < 0 < high else []
     for first, last, opacity in ((0, 4, 0.22), (1, 3, 0.4)):
@@ -271,7 +271,7 @@ def _drawn(value, log):
 
 def _short(value, digits=3):
     """A number in few characters."""
-    return f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e") if value else "0"
+    return f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e") if value else "0"
 
 
 def _text(x, y, text, anchor="start", more=""):

@@ -20,6 +20,7 @@ _CLEAR = 2.0  # a trend is one if its slope is so many times its standard error
 _GAP = 0.05  # accuracy on training data that is so much higher than elsewhere is a gap,
 _NO_GAP = 0.02  # and one that is no higher than this is none
 _LEARNED = 0.98  # training accuracy from which on there is nothing left to learn
+_GUESSING = 0.99  # a loss of so much of that of guessing shows nothing learned
 _WORSE, _FALLING = 1.05, 0.95  # a loss has risen, or falls, if it is so many times an earlier one
 
 
@@ -137,7 +138,10 @@ def usual_first_loss(classes, kind="softmax"):
 
 
 class _Curves:
-    """The metrics as arrays, NaN where there is none; `recent` is the slice of the last epochs."""
+    """The metrics as arrays, NaN where there is none.
+
+    `recent` is the slice of the last epochs, enough of them for a trend, `late` that for averages.
+    """
 
     def __init__(self, metrics, evaluated_on):
         self.evaluated_on, self.epochs = evaluated_on, [m.epoch for m in metrics]
@@ -145,8 +149,9 @@ class _Curves:
             values = [getattr(m, name) for m in metrics]
             setattr(self, name, np.array([math.nan if value is None else value for value in values]))
         self.evaluated = None not in [m.eval_loss for m in metrics]
-        self.window = min(len(metrics), max(4, math.ceil(_RECENT * len(metrics))))
-        self.recent = slice(-self.window, None)
+        part = math.ceil(_RECENT * len(metrics))
+        self.window, self.last = (min(len(metrics), max(least, part)) for least in (4, 2))
+        self.recent, self.late = slice(-self.window, None), slice(-self.last, None)
 
     @property
     def accuracy(self):
@@ -157,8 +162,8 @@ class _Curves:
 
     @property
     def gap(self):
-        """By how much training accuracy is the higher one, over the recent epochs."""
-        return float(np.mean(self.train_accuracy[self.recent] - self.eval_accuracy[self.recent]))
+        """By how much training accuracy is the higher one at last."""
+        return float(np.mean(self.train_accuracy[self.late] - self.eval_accuracy[self.late]))
 
     @property
     def flat(self):
@@ -167,9 +172,9 @@ class _Curves:
         return len(self.epochs) > self.window and np.ptp(accuracy) < 2 * _STEADY and loss[-1] > _FALLING * loss[0]
 
     def both(self):
-        """The recent accuracies in words."""
-        train, held_out = (np.mean(a[self.recent]) for a in (self.train_accuracy, self.eval_accuracy))
-        return f"training {train:.1%}, {self.evaluated_on} {held_out:.1%} over the last {self.window} epochs"
+        """The last accuracies in words."""
+        train, held_out = (np.mean(a[self.late]) for a in (self.train_accuracy, self.eval_accuracy))
+        return f"training {train:.1%}, {self.evaluated_on} {held_out:.1%} over the last {self.last} epochs"
 
 
 def _diverged(curves, guessing):
@@ -183,9 +188,9 @@ def _diverged(curves, guessing):
     if loss > 1.5 * lowest and loss - lowest > 0.1:
         before = f"{lowest:.3g} after epoch {curves.epochs[curves.train_loss.argmin()]}"
         text = f"Diverging: the training loss rose from {before} to {loss:.3g}. Lower the learning rate."
-    elif loss > 1.02 * guessing:
+    elif loss > (_GUESSING if len(curves.epochs) > 1 else 1.0) * guessing:
         text = (
-            f"Not learning: the training loss is {loss:.3g}, more than the {guessing:.3g} of guessing. "
+            f"Not learning: the training loss is {loss:.3g}, and that of guessing {guessing:.3g}. "
             "Lower the learning rate, and see whether the net can learn a few images by heart."
         )
     else:
@@ -213,7 +218,7 @@ def _overfitting(curves):
 
 
 def _underfitting(curves):
-    if not curves.evaluated or curves.gap > _NO_GAP or np.mean(curves.train_accuracy[curves.recent]) >= _LEARNED:
+    if not curves.evaluated or curves.gap > _NO_GAP or np.mean(curves.train_accuracy[curves.late]) >= _LEARNED:
         return None
     advice = (
         "Use a larger model; longer training adds little." if curves.flat else "Train longer or use a larger model."

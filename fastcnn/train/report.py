@@ -10,8 +10,8 @@ import numpy as np
 
 from fastcnn import data, nn
 from fastcnn.train import files, monitor, reading
+from fastcnn.train.ensemble import Ensemble
 from fastcnn.train.plots import Line, by_depth, image_grid, line_plot, picture, series, spread_plot
-from fastcnn.train.probabilities import softmax
 from fastcnn.train.run import Run, load_run, read_config, read_metrics
 
 FILE = "report.html"
@@ -190,7 +190,8 @@ def _facts(sources):
 def _with_options(described):
     """A name with its options: what config.json says of a net or an optimizer."""
     options = {k: v for k, v in described.items() if k not in ("name", "options")} | described.get("options", {})
-    said = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in options.items() if v not in (None, False, [], ""))
+    named = {k.replace("_", " "): v for k, v in options.items() if v not in (None, False, [], "")}
+    said = ", ".join(k if v is True else f"{k} {v}" for k, v in named.items())
     return f"{described.get('name')}{f' ({said})' if said else ''}"
 
 
@@ -421,7 +422,8 @@ def _mistakes(sources):
         return _missing(f"There are no {sources.evaluated_on} images for this net.")
     chosen = np.unique(np.linspace(0, len(x) - 1, min(_affordable(run), len(x))).astype(int))
     x, y = x[chosen], y[chosen]
-    probabilities = predict(run, x)
+    with np.errstate(invalid="ignore"):  # of a net that diverged
+        probabilities = Ensemble([run]).predict(x)
     lost = np.count_nonzero(~np.isfinite(probabilities).all(axis=1))
     if lost:
         return _missing(
@@ -457,16 +459,6 @@ def _held_out(sources):
         return dataset.x_test, dataset.y_test
     _, *held_out = dataset.split_validation(fraction, sources.options.get("seed", 0))
     return held_out
-
-
-def predict(run, x, batch_size=256):
-    """Probabilities (N, classes) of images x, (N, C, H, W) uint8, in float64."""
-    net, found = run.net.eval(), []
-    for first in range(0, len(x), batch_size):
-        scores = net.forward(run.preprocess.apply(x[first : first + batch_size], run.dtype.type))
-        with np.errstate(invalid="ignore"):  # of a net that diverged
-            found.append(softmax(scores))
-    return np.concatenate(found)
 
 
 def _matrix(matrix, names):
