@@ -28,6 +28,7 @@ def first_nonfinite(net, counts, x, y, loss):
     with np.errstate(all="ignore"):
         scores = twin.forward(x)
         value, dscores = loss(scores, y)
+    together = []  # layers that were computed along with the one behind them, and kept no output
     for name, layer in _layers(twin):
         wrong = [which for which, parameter in layer.named_parameters() if not _finite(parameter.data)]
         if wrong:
@@ -35,8 +36,11 @@ def first_nonfinite(net, counts, x, y, loss):
         wrong = [which for which in layer.statistics if not _finite(getattr(layer, which))]
         if wrong and not layer.training:  # else this very batch may have made them so
             return f"{wrong[0]} of {_called(name, layer)} is not finite"
-        if layer.output is not None and not _finite(layer.output):
-            return f"the first output that is not finite is that of {_called(name, layer)}"
+        together.append(_called(name, layer))
+        if layer.output is not None:
+            if not _finite(layer.output):
+                return f"the first output that is not finite is that of {' with '.join(together)}"
+            together.clear()
     if not np.isfinite(float(value)):
         largest = float(np.abs(device.to_host(scores)).max())
         labels = "" if _finite(y) else ", and labels that are not finite"

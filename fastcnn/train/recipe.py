@@ -125,6 +125,6 @@ def _example(name):
 
 
 def _whole(name, number):
-    if number != int(number):
+    if not float(number).is_integer():
         raise ValueError(f"--augment: expected a whole number for {name}, got {number:g}")
     return int(number)

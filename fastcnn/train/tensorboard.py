@@ -25,8 +25,8 @@ class TensorBoard(Callback):
             "accuracy/training": metrics.train_accuracy,
             "loss/evaluation": metrics.eval_loss,
             "accuracy/evaluation": metrics.eval_accuracy,
-            "learning rate": metrics.lr,
-            "images per second": metrics.images_per_second,
+            "learning_rate": metrics.lr,
+            "images_per_second": metrics.images_per_second,
         }
         for name, value in scalars.items():
             if value is not None:
