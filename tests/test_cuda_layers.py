@@ -303,9 +303,13 @@ def test_training_steps(options, run_python):
 
 
 def test_the_command_trains_on_the_gpu(run_python, tmp_path):
-    """`fastcnn train --backend cuda` on a handful of small images; a later run on the host gives nearly the same."""
+    """`fastcnn train --backend cuda` on a handful of small images; a later run on the host gives nearly the same.
+
+    Stopped in the middle of an epoch and resumed, it gives the same.
+    """
     losses = {}
-    for backend in ("cpu", "cuda"):
+    for backend, stopped in (("cpu", False), ("cuda", False), ("cuda", True)):
+        folder = tmp_path / f"{backend}{stopped}"
         simulate(
             run_python,
             f"""
@@ -313,15 +317,29 @@ def test_the_command_trains_on_the_gpu(run_python, tmp_path):
             rng = np.random.default_rng(0)
             images, labels = rng.integers(0, 255, (12, 1, 8, 8), np.uint8), np.arange(12) % 3
             np.savez(r"{tmp_path / "images.npz"}", x_train=images, y_train=labels, x_test=images[:6], y_test=labels[:6])
+            import os, signal
             from fastcnn.cli import main
+            from fastcnn.train import command
+            def stop(self, trainer, step, *batch):
+                if step == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            folder = r"{folder}"
+            status = 0
+            if {stopped}:
+                command._Records.after_backward, status = stop, 143
             assert main(["train", "--backend", {backend!r}, "--data", r"{tmp_path / "images.npz"}", "--epochs", "1",
-                         "--batch-size", "4", "--width", "2", "--no-progress", "--out", r"{tmp_path / backend}"]) == 0
+                         "--batch-size", "4", "--width", "2", "--no-progress", "--out", folder]) == status
+            if {stopped}:
+                del command._Records.after_backward
+                assert main(["train", "--resume", folder]) == 0
         """,
         )
-        lines = (tmp_path / backend / "metrics.jsonl").read_text().splitlines()
-        losses[backend] = [json.loads(line)["train_loss"] for line in lines]
-        assert (tmp_path / backend / "weights.safetensors").exists()
-    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-4)
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        losses[backend, stopped] = [json.loads(line)["train_loss"] for line in lines]
+    assert losses["cuda", False] == pytest.approx(losses["cpu", False], rel=1e-4)
+    assert losses["cuda", False] == losses["cuda", True]
+    same = [(tmp_path / f"cuda{stopped}" / "weights.safetensors").read_bytes() for stopped in (False, True)]
+    assert same[0] == same[1]
 
 
 def test_without_a_gpu(run_python):

@@ -17,6 +17,7 @@ from conftest import PACKAGE, TESTS, start_python
 from numpy.testing import assert_array_equal
 from train_support import QUICK, images, metrics_of, save, without_times
 
+import fastcnn
 from fastcnn import data, nn, optim
 from fastcnn.cli import main
 from fastcnn.train import Callback, Interrupted, Trainer, files
@@ -24,10 +25,10 @@ from fastcnn.train import checkpoint as checkpoints
 
 # All that a training can depend on, at once: 6 steps an epoch.
 EVERYTHING = (
-    "--epochs", "5", "--batch-size", "16", "--width", "2", "--drop", "0.4", "--validation", "0.2", "--patience", "3",
+    "--epochs", "6", "--batch-size", "16", "--width", "2", "--drop", "0.4", "--validation", "0.2", "--patience", "2",
     "--augment", "flip,crop=1,rotate=10,noise=4,cutout=3,mixup=0.3", "--prefetch", "3", "--schedule", "cosine",
     "--warm-up", "1", "--optimizer", "momentum", "--clip-norm", "3", "--label-smoothing", "0.1",
-    "--keep-checkpoints", "2", "--no-progress", "--checkpoint-minutes", "1e-9", "--lr", "0.02",
+    "--keep-checkpoints", "2", "--no-progress", "--checkpoint-minutes", "1e-9", "--lr", "0.3",
 )  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def whole(toy, tmp_path_factory):
     """The folder of a run with everything that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     assert main(["train", "--data", str(toy), *EVERYTHING, "--out", str(folder)]) == 0
+    assert len(metrics_of(folder)) == 5  # the best epoch is the third: patience ends it, and brings that back
     return folder
 
 
@@ -130,7 +132,7 @@ def killed(script, place, count, arguments, number=signal.SIGKILL):
         # config.json is the first file, one checkpoint a step follow; an epoch ends with metrics, weights, checkpoint
         [("after_backward", 1), ("after_step", 2), ("rename", 4)],
         [("renamed", 2), ("half a file", 9), ("after_step", 9), ("renamed", 9)],
-        [("rename", 8), ("rename", 2), ("half a file", 3), ("after_backward", 14)],
+        [("rename", 8), ("rename", 2), ("half a file", 3), ("after_backward", 21), ("after_step", 4)],
     ],
 )
 def test_killed_at_chosen_places(toy, whole, tmp_path, places):
@@ -169,13 +171,13 @@ def test_killed_at_random_moments(toy, whole, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("place, count", [("after_backward", 1), ("after_step", 9), ("after_epoch", 2)])
+@pytest.mark.parametrize("place, count", [("after_backward", 1), ("after_step", 9), ("after_epoch", 4)])
 def test_signals(toy, whole, tmp_path, number, status, place, count):
     folder = tmp_path / "run"
-    arguments = ["--data", toy, *EVERYTHING[:-4], "--lr", "0.02", "--out", folder]  # a checkpoint in 5 minutes
+    arguments = ["--data", toy, *EVERYTHING[:-4], "--lr", "0.3", "--out", folder]  # a checkpoint in 5 minutes
     found, _, err = killed(tmp_path / "script.py", place, count, arguments, number)
     assert found == status and f"--resume {folder}" in err and "interrupted in epoch" in err
-    epoch, step = {"after_backward": (0, 1), "after_step": (1, 3), "after_epoch": (2, 0)}[place]
+    epoch, step = {"after_backward": (0, 1), "after_step": (1, 3), "after_epoch": (4, 0)}[place]
     _, state = checkpoints.load(folder / "checkpoint.safetensors")
     assert (state["epoch"], state["step"]) == (epoch, step) and len(state["metrics"]) == epoch
     assert main(["train", "--resume", str(folder), "--checkpoint-minutes", "1e-9"]) == 0
@@ -288,13 +290,13 @@ def of_another_size(folder, toy):
 @pytest.mark.parametrize(
     "change, options, message",
     [
-        (None, ["--lr", "0.5"], r"--lr: the run in .*run has 0.02, not 0.5; leave --lr out, or begin a new run"),
+        (None, ["--lr", "0.5"], r"--lr: the run in .*run has 0.3, not 0.5; leave --lr out, or begin a new run"),
         (None, ["--net", "mlp"], "--net: the run in .* has 'small_cnn', not 'mlp'"),
         (None, ["--drop", "0.3"], "--drop: the run in .* has 0.4, not 0.3"),
         (None, ["--seed", "1"], "--seed: the run in .* has 0, not 1"),
         (None, ["--tensorboard"], "--tensorboard: the run in .* has False, not True"),
-        (None, ["--epochs", "4"], "--epochs: the run in .* has 5, and cannot have fewer"),
-        (None, ["--epochs", "6"], "learning rate was 0.* only one whose past does not depend on the number of epochs"),
+        (None, ["--epochs", "4"], "--epochs: the run in .* has 6, and cannot have fewer"),
+        (None, ["--epochs", "7"], "learning rate was 0.* only one whose past does not depend on the number of epochs"),
         (save_other_data, ["--data", "other.npz"], "other.npz: the data are not what they were when the run in"),
         (lambda f, _: (f / "config.json").unlink(), [], "there is no run in this folder"),
         (
@@ -339,7 +341,8 @@ def test_the_same_options_may_be_given_again(toy, whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     moved = shutil.copy(toy, tmp_path / "moved.npz")
-    again = ["--lr", "0.02", "--epochs", "5", "--data", str(moved), "--threads", "1", "--no-progress"]
+    threads = str(fastcnn.get_num_threads())
+    again = ["--lr", "0.3", "--epochs", "6", "--data", str(moved), "--threads", threads, "--no-progress"]
     assert main(["train", "--resume", str(folder), *again]) == 0
     same_result(folder, whole)
 

@@ -38,8 +38,8 @@ def config_of(folder):
 
 def test_names_of_the_command_line():
     """Which is quick to show its help, and thus imports none of these."""
-    assert set(cli.train.NETWORKS) == set(nn.NETWORKS)
-    assert cli.train.PREPROCESSING == tuple(data.PREPROCESSING)
+    assert set(cli.options.NETWORKS) == set(nn.NETWORKS)
+    assert cli.options.PREPROCESSING == tuple(data.PREPROCESSING)
     assert cli.train.OPTIMIZERS == tuple(recipe.RATES)
     assert all(f"{name}[=" in cli.train.AUGMENT for name in recipe.TRANSFORMS)
     arguments = cli.parse(["train"])
@@ -228,7 +228,7 @@ def test_images_that_cannot_be_decoded(train, tmp_path, capsys):
     assert main(["train", "--data", str(tmp_path / "images"), "--out", str(tmp_path / "refused")]) == 2
     assert f"fastcnn train: {bad}: cannot be decoded" in capsys.readouterr().err
     folder = train("run", "--width", 2, "--on-bad-image", "skip", path=tmp_path / "images")
-    assert capsys.readouterr().err.startswith(f"fastcnn train: {bad} is skipped: it cannot be decoded")
+    assert capsys.readouterr().err.startswith(f"fastcnn: {bad} is skipped: cannot be decoded")
     described = config_of(folder)["dataset"]
     assert described["training_images"] + described["test_images"] == 24
 
