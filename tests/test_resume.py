@@ -258,6 +258,16 @@ def test_a_finished_run(toy, whole, tmp_path, capsys):
 # ---- what is refused
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are no such locks there")
+def test_two_processes_at_one_run(toy, whole, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    with files.held(folder):
+        assert main(["train", "--resume", str(folder)]) == 2
+    assert f"{folder}: another process is at work on this run" in capsys.readouterr().err
+    assert main(["train", "--resume", str(folder)]) == 0
+
+
 def edit(file, old, new):
     text = file.read_text()
     assert old in text

@@ -1,17 +1,22 @@
 """What the options of `fastcnn train` stand for, on the command line and in files."""
 
 import json
+import re
 import struct
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import TESTS
 from numpy.testing import assert_allclose, assert_array_equal
 from train_support import digest, images, metrics_of, save
 
 from fastcnn import cli, data, layers, nn, optim
 from fastcnn.cli import main
-from fastcnn.train import load_run, recipe
+from fastcnn.train import load_run, progress, recipe
+
+PROJECT = TESTS.parent
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +236,26 @@ def test_images_that_cannot_be_decoded(train, tmp_path, capsys):
     assert capsys.readouterr().err.startswith(f"fastcnn: {bad} is skipped: cannot be decoded")
     described = config_of(folder)["dataset"]
     assert described["training_images"] + described["test_images"] == 24
+
+
+def test_an_estimate_of_the_time(train, monkeypatch, capsys):
+    monkeypatch.setattr(progress.Lines, "SECONDS", 0)
+    train("run", "--width", 2)
+    out = capsys.readouterr().out
+    assert re.findall(r"^step (\d) of epoch (\d)   \d:\d\d:\d\d left$", out, re.M) == [("2", "1")]
+
+
+def test_the_readme(tmp_path, monkeypatch, capsys):
+    """Its training in Python, on a few of the images and for fewer epochs; twice, as it goes on from its checkpoint."""
+    text = (PROJECT / "README.md").read_text().split("## Training")[1]
+    code = text.split("```python")[1].split("```")[0].replace("epochs=20", "epochs=2")
+    dataset = data.load_fashion_mnist()
+    few = replace(dataset, x_train=dataset.x_train[:400], y_train=dataset.y_train[:400])
+    monkeypatch.setattr(data, "load_fashion_mnist", lambda: few)
+    monkeypatch.chdir(tmp_path)
+    for lines in (2, 0):
+        exec(code, {})
+        assert len(re.findall("^epoch ./2 .*validation loss", capsys.readouterr().out, re.M)) == lines
 
 
 @pytest.mark.parametrize(

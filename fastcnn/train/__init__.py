@@ -7,6 +7,7 @@ from fastcnn.train.interrupts import Interrupted
 from fastcnn.train.loop import EpochMetrics, Trainer, evaluate
 from fastcnn.train.monitor import Monitor
 from fastcnn.train.probabilities import MonteCarlo, monte_carlo
+from fastcnn.train.progress import Lines
 from fastcnn.train.range_test import RangeTest, range_test
 from fastcnn.train.report import write_report
 from fastcnn.train.run import Run, RunFolder, load_run
@@ -18,6 +19,7 @@ __all__ = [
     "EpochMetrics",
     "FirstLoss",
     "Interrupted",
+    "Lines",
     "Monitor",
     "MonteCarlo",
     "Overfit",

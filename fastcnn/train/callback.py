@@ -9,7 +9,7 @@ class Callback:
     """
 
     def on_start(self, trainer):
-        """Before the first step of `Trainer.fit`."""
+        """Before the first step of `Trainer.fit`; the trainer may have epochs and steps behind it already."""
 
     def after_backward(self, trainer, step, x, y, loss):
         """Gradients are there, and weights not yet updated; the layers hold what they computed.

@@ -11,7 +11,7 @@ import numpy as np
 
 import fastcnn
 from fastcnn import data, nn
-from fastcnn.train import recipe
+from fastcnn.train import files, recipe
 from fastcnn.train.callback import Callback
 from fastcnn.train.checkpoint import digest
 from fastcnn.train.extras import need
@@ -118,7 +118,7 @@ class _Session:
             return _find_lr(trainer, run, arguments.backend)
         trainer.checkpoint = RunFolder.checkpoint_of(run.path)
         trainer.callbacks = self._callbacks(run)
-        with fastcnn.backend(arguments.backend):
+        with files.held(run.path), fastcnn.backend(arguments.backend):
             try:
                 trainer.fit(self.evaluation)
             except KeyboardInterrupt as interrupt:
@@ -187,8 +187,8 @@ class _Session:
             test = dataset.x_test, dataset.y_test
             _, accuracy = evaluate(trainer.net, *test, trainer.preprocess, trainer.dtype, loss=trainer.loss)
             evaluated_on = "test"
-        files = ", ".join(sorted(file.name for file in run.path.iterdir()))
-        print(f"{evaluated_on} accuracy {accuracy:.2%}; {run.path}: {files}")
+        names = ", ".join(sorted(file.name for file in run.path.iterdir()))
+        print(f"{evaluated_on} accuracy {accuracy:.2%}; {run.path}: {names}")
 
 
 class _Records(Callback):

@@ -1,5 +1,6 @@
 """Files that are complete or absent at any moment, whenever the process or the machine stops."""
 
+import contextlib
 import os
 import pathlib
 
@@ -24,6 +25,33 @@ def replace(path, write):
     os.replace(part, path)
     if os.name != "nt":  # where folders cannot be opened
         _sync(path.parent)
+
+
+@contextlib.contextmanager
+def held(folder):
+    """Keep a folder to this process within the block, where the system can; its end, however it comes, frees it.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process, or another block of this one, holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"{folder}: another process is at work on this run") from None
+        except OSError:  # a file system that knows no locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sync(path):

@@ -7,7 +7,7 @@ from fastcnn.train.callback import Callback
 
 
 class Lines(Callback):
-    """Prints a line for each epoch.
+    """Prints a line for each epoch, and how long all will take as soon as there is something to go by.
 
     Parameters
     ----------
@@ -15,11 +15,26 @@ class Lines(Callback):
     write : function of a line that prints it
     """
 
+    SECONDS = 20  # of steps that an estimate goes by
+
     def __init__(self, evaluated_on, write=print):
         self.evaluated_on, self.write = evaluated_on, write
 
     def on_start(self, trainer):
         self.start, self.first = time.monotonic(), trainer.epoch
+        self.began, self.told = None, False
+
+    def after_step(self, trainer, step, loss):
+        if self.told or trainer.epoch > self.first:  # the line of the first epoch tells, too
+            return
+        if self.began is None:  # with what follows the first step, which may have compiled kernels
+            self.began = time.monotonic(), step
+            return
+        passed, steps = time.monotonic() - self.began[0], step - self.began[1]
+        if passed >= self.SECONDS:
+            left = (trainer.epochs - trainer.epoch) * len(trainer.batches) - step - 1
+            self.write(f"step {step + 1} of epoch {trainer.epoch + 1}{_left(passed / steps * left)}")
+            self.told = True
 
     def after_epoch(self, trainer, metrics):
         passed, done = time.monotonic() - self.start, trainer.epoch - self.first
