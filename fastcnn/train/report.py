@@ -232,7 +232,7 @@ def _curves(sources):
             lines.append(Line("of equal scores", ends, [equal] * 2, "var(--faint)"))
         plots.append(_figure(line_plot(lines, "epochs passed", "loss of single batches", limits=(0,))))
     text = "Training values are averages over an epoch, while the weights change; the others are taken after it."
-    return f"<p>{text}</p>{_plots(plots)}"
+    return f"<p>{text}</p>{_plots(plots, 'curves')}"
 
 
 # ---- layers
@@ -524,7 +524,7 @@ def _figure(content, caption=""):
     return f"<figure>{content}{f'<figcaption>{_escape(caption)}</figcaption>' if caption else ''}</figure>"
 
 
-def _plots(figures, kind=""):
+def _plots(figures, kind):
     return f'<div class="plots {kind}">{"".join(figures)}</div>'
 
 
