@@ -19,6 +19,7 @@ from fastcnn.common.convolution import ALGORITHMS
 COMMANDS = [
     "check",
     "train",
+    "finetune",
     "predict",
     "evaluate",
     "report",

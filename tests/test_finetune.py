@@ -1,12 +1,18 @@
 """Fine-tuning: weights from files, new heads, frozen stages, rates by layer, and `fastcnn finetune`."""
 
+import json
+import re
+import shutil
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from torch_nets import VGG_COLUMNS, torch_resnet, torch_vgg
+from train_support import QUICK, metrics_of, save, weights_of, without_times
 
-from fastcnn import layers, nn, optim
-from fastcnn.train import load_weights
+from fastcnn import data, layers, nn, optim
+from fastcnn.cli import main
+from fastcnn.train import Callback, Trainer, load_run, load_weights
 
 # name: what makes the net of ours, what makes PyTorch's, the shape of a batch
 VGG = dict(input_shape=(3, 224, 224), head="imagenet", width=4)
@@ -102,7 +108,7 @@ def unlike(net, seed=1):
     """The net, with no parameter or statistic as it was made."""
     rng = np.random.default_rng(seed)
     for array in net.state_dict().values():
-        array += rng.uniform(0.05, 0.4, array.shape).astype(array.dtype)
+        array += rng.uniform(-0.1, 0.1, array.shape).astype(array.dtype)
     return net
 
 
@@ -364,3 +370,254 @@ def test_rates_by_layer():
         np.testing.assert_allclose(before[name] - parameter.data, factors[name], rtol=1e-4)
     with pytest.raises(ValueError, match="factor"):
         nn.layerwise_rates(net, -1)
+
+
+def test_a_trainer_unfreezes_stages():
+    """Also one that resumes; batch norms of frozen stages keep their statistics through all epochs."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (24, 1, 9, 8), np.uint8), np.arange(24) % 3
+    net = nn.small_cnn((1, 9, 8), 3, 2)
+    parts, learned, moved = nn.stages(net), [1, 1, 2, 3], []
+
+    class Moved(Callback):
+        def on_start(self, trainer):
+            self.before = state_of(net)
+
+        def after_epoch(self, trainer, metrics):
+            after = state_of(net)
+            changed = {key for key in after if not np.array_equal(after[key], self.before[key])}
+            moved.append([{key in changed for key in after if key.split(".")[0] in part} for part in parts])
+            self.before = after
+
+    optimizer = optim.SGD(nn.FlatParameters(net), 0.05)
+    batches = data.Batches(x, y, 8)
+    standardize = data.Standardize.fit(x)
+    options = dict(callbacks=[Moved()], learned_stages=learned.__getitem__)
+    Trainer(net, optimizer, batches, standardize, optim.SCHEDULES["constant"], 4, **options).fit()
+    assert moved == [[{i >= 3 - count} for i in range(3)] for count in learned]
+
+
+# ---- the command
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The folder of a run with three classes, to begin with."""
+    folder = tmp_path_factory.mktemp("base")
+    path = save(folder / "base.npz")
+    assert main(["train", "--data", str(path), *QUICK, "--epochs", "1", "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def finetune(tmp_path):
+    """finetune(name, weights, *options) -> folder of a short run on four classes that must succeed."""
+    path = save(tmp_path / "more.npz", classes=4, n_train=30, n_test=12)
+    quick = ("--epochs", "2", "--batch-size", "8", "--no-progress")
+
+    def run(name, weights, *options, path=path):
+        folder = tmp_path / name
+        arguments = [str(weights), "--data", str(path), *quick, "--out", str(folder), *map(str, options)]
+        assert main(["finetune", *arguments]) == 0
+        return folder
+
+    return run
+
+
+def same_arrays(ours, theirs, names):
+    return [np.array_equal(ours[name], theirs[name]) for name in names]
+
+
+def backbone(tensors):
+    return [name for name in tensors if not name.startswith(("8.", "preprocess."))]  # of small_cnn
+
+
+def test_finetune_learns_a_new_head_alone(base, finetune, capsys):
+    folder = finetune("run", base)
+    out = capsys.readouterr().out
+    assert f"weights from {base}, the head is new; " in out and "68 parameters are learned at first" in out
+    before, after = weights_of(base), weights_of(folder)
+    assert all(same_arrays(before, after, backbone(before))) and before.keys() == after.keys()
+    assert all(same_arrays(before, after, ["preprocess.mean", "preprocess.std"]))
+    assert after["8.weight"].shape == (16, 4)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["options"]["weights"] == str(base) and config["net"] == json.loads(
+        (base / "config.json").read_text()
+    )["net"]  # fmt: skip
+    run = load_run(folder)
+    assert len(run.class_names) == 4 and len(run.metrics) == 2
+    x = np.zeros((1, 1, 8, 9), np.uint8)
+    assert run.net(run.preprocess.apply(x)).shape == (1, 4)
+    assert main(["evaluate", str(folder)]) == 0 and main(["report", str(folder)]) == 0
+
+
+def test_finetune_keeps_the_head_of_the_same_classes(base, finetune, tmp_path, capsys):
+    path = save(tmp_path / "same.npz", n_train=20)
+    folder = finetune("run", base, "--lr", "0", path=path)
+    assert "the head is kept" in capsys.readouterr().out
+    before, after = weights_of(base), weights_of(folder)
+    assert all(same_arrays(before, after, before))
+    other = weights_of(finetune("other", base, "--lr", "0", "--head", "linear", path=path))
+    assert all(same_arrays(before, other, backbone(before))) and not np.array_equal(
+        before["8.weight"], other["8.weight"]
+    )
+
+
+def test_finetune_all_with_smaller_rates_below(base, finetune):
+    before = weights_of(base)
+
+    def steps(*options):
+        after = weights_of(finetune("-".join(options), base, "--freeze", "none", "--epochs", "1", *options))
+        return {name: np.linalg.norm(after[name] - before[name]) for name in ("0.weight", "3.weight")}
+
+    halved, tenth, alike = (steps("--lr-factor", factor) for factor in ("0.5", "0.1", "1"))
+    for name in alike:
+        assert 0 < tenth[name] < halved[name] < alike[name]
+    assert tenth["0.weight"] / alike["0.weight"] < 0.1 * tenth["3.weight"] / alike["3.weight"] * 3
+
+
+def test_finetune_stages(base, finetune):
+    before = weights_of(base)
+    first, second = (("0.", "1."), ("3.", "4."))  # convolution and batch norm of each
+    for name, options, epochs in (
+        ("one", ("--freeze", "1"), {1: False, 2: True}),
+        ("later", ("--unfreeze-after", "1"), {1: True, 2: True}),
+        ("gradually", ("--unfreeze-after", "1", "--gradually"), {1: False, 2: True}),
+        ("twice", ("--unfreeze-after", "1", "--gradually", "--epochs", "3"), {1: True, 2: True}),
+    ):
+        after = weights_of(finetune(name, base, *options))
+        for stage, begins in ((1, first), (2, second)):
+            names = [key for key in before if key.startswith(begins)]
+            assert {not same for same in same_arrays(before, after, names)} == {epochs[stage]}, (name, stage)
+
+
+@pytest.mark.parametrize("options", [(), ("--freeze", "1", "--head-hidden", "6,5", "--head-drop", "0.2")])
+def test_finetuned_runs_with_a_small_net_as_their_head(base, finetune, options, tmp_path):
+    folder = finetune("run", base, "--head", "mlp", *options)
+    hidden = [6, 5] if options else [256]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["net"]["head"] == {"hidden": hidden, "drop": 0.2 if options else 0.5}
+    run = load_run(folder)
+    assert [layer.weight.data.shape[1] for layer in run.net.modules() if isinstance(layer, nn.Linear)] == [*hidden, 4]
+    again = finetune("again", folder, "--head", "keep")  # which a net with such a head is a beginning for, too
+    assert json.loads((again / "config.json").read_text())["net"]["head"] == config["net"]["head"]
+    assert "head" not in json.loads((finetune("new", folder, "--head", "linear") / "config.json").read_text())["net"]
+
+
+def test_finetuned_runs_go_on_bit_for_bit(base, finetune, tmp_path, capsys):
+    """Also where the weights that they began with are gone, and in the middle of unfreezing."""
+    options = ("--epochs", "4", "--unfreeze-after", "1", "--gradually", "--head", "mlp", "--schedule", "constant")
+    whole = finetune("whole", base, *options)
+    weights = tmp_path / "weights"
+    shutil.copytree(base, weights)
+    half = finetune("half", weights, *options, "--epochs", "2")
+    shutil.rmtree(weights)
+    assert main(["train", "--resume", str(half), "--epochs", "4", "--no-progress"]) == 0
+    assert without_times(metrics_of(half)) == without_times(metrics_of(whole))
+    assert all(same_arrays(weights_of(whole), weights_of(half), weights_of(whole)))
+
+
+def test_finetune_from_an_epoch_of_a_run(finetune, tmp_path):
+    path = save(tmp_path / "base.npz", n_train=20)
+    folder = tmp_path / "kept"
+    assert main(["train", "--data", str(path), *QUICK, "--keep-checkpoints", "2", "--out", str(folder)]) == 0
+    before = load_run(folder / "weights-epoch-001.safetensors").net.state_dict()
+    after = weights_of(finetune("run", folder / "weights-epoch-001.safetensors"))
+    assert all(same_arrays(before, after, backbone(before)))
+    assert not all(same_arrays(weights_of(folder), after, backbone(before)))
+
+
+# ---- the command, with weights by torchvision's names
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of small pictures in colours, two classes."""
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for i, name in enumerate(("cat", "dog")):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            for k in range(3):
+                pixels = rng.integers(0, 128, (40 + k, 50, 3), np.uint8) + np.uint8(100 * i)
+                Image.fromarray(pixels).save(tmp_path / "photos" / part / name / f"{k}.png")
+    return tmp_path / "photos"
+
+
+def test_finetune_weights_for_large_images(finetune, photos, saved, capsys):
+    source = unlike(nn.resnet18(7, width=4))
+    path = saved(nn.torchvision.state_dict(source))
+    folder = finetune("run", path, path=photos)
+    assert "resnet18, stem imagenet, width 4" in capsys.readouterr().out
+    run = load_run(folder)
+    assert run.image_shape == (3, 224, 224) and run.class_names == ("cat", "dog")
+    (
+        assert_array_equal(run.preprocess.mean, data.IMAGENET.mean),
+        assert_array_equal(run.preprocess.std, data.IMAGENET.std),
+    )
+    assert main(["evaluate", str(folder)]) == 0
+    state, head = source.state_dict(), nn.head(source)
+    assert all(np.array_equal(v, state[k]) for k, v in run.net.state_dict().items() if not k.startswith(f"{head}."))
+    assert load_run(finetune("small", path, "--image-size", 48, 40, path=photos)).image_shape == (3, 48, 40)
+    fitted = load_run(finetune("fitted", path, "--image-size", 32, 32, "--preprocess", "Standardize", path=photos))
+    assert abs(fitted.preprocess.mean - data.IMAGENET.mean).max() > 1
+
+
+def test_finetune_vgg_on_images_of_another_size(finetune, photos, saved):
+    """Convolutions are taken, the affine layers, which are for 224 x 224, are not."""
+    source = unlike(nn.vgg11(7, (3, 224, 224), head="imagenet", width=1))
+    path = saved(nn.torchvision.state_dict(source))
+    run = load_run(finetune("run", path, "--image-size", 64, 64, "--freeze", 5, path=photos))
+    assert run.config["net"]["options"]["head"] == "cifar"
+    assert_array_equal(run.net.layers[0].weight.data, source.layers[0].weight.data)
+    whole = load_run(finetune("whole", path, "--freeze", 5, path=photos))
+    assert whole.config["net"]["options"]["head"] == "imagenet" and whole.image_shape == (3, 224, 224)
+
+
+def test_finetune_on_grayscale_images(finetune, saved):
+    """They become three channels for weights that take colours."""
+    source = unlike(nn.resnet20(7, width=2))
+    folder = finetune("run", saved(nn.torchvision.state_dict(source)))
+    assert load_run(folder).image_shape == (3, 8, 9)
+    assert main(["evaluate", str(folder)]) == main(["report", str(folder)]) == 0
+    assert "of 12 test images" in (folder / "report.html").read_text()
+
+
+def test_finetune_a_file_that_does_not_tell_its_network(finetune, saved):
+    source = unlike(nn.small_cnn((1, 8, 9), 3, 5))
+    state = {**source.state_dict(), "preprocess.mean": np.array([30.0]), "preprocess.std": np.array([7.0])}
+    run = load_run(finetune("run", saved(state), "--net", "small_cnn", "--net-option", "width=5"))
+    assert_array_equal(run.net.layers[0].weight.data, source.layers[0].weight.data)
+    assert run.preprocess.mean == 30 and run.preprocess.std == 7
+    assert not np.array_equal(load_run(finetune("other", saved(source.state_dict()), "--net", "small_cnn",
+                                                "--net-option", "width=5")).preprocess.mean, [30])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "weights, options, message",
+    [
+        ("{tmp}/none.safetensors", (), "none.safetensors does not exist"),
+        ("{tmp}", (), "expected a .safetensors file or the folder of a run, there is no config.json"),
+        ("{junk}", (), "junk.safetensors: damaged"),
+        ("{own}", (), "not those of torchvision's VGG and ResNet nets.*--net does"),
+        ("{base}", ("--net", "lenet"), "the weights are of small_cnn, not of lenet"),
+        ("{base}", ("--freeze", "3"), "--freeze: expected fewer than the net's 3 stages, got 3"),
+        ("{base}", ("--head", "keep"), r"expected shape \(16, 4\), got \(16, 3\); --head linear puts a new one on"),
+        ("{base}", ("--lr-factor", "-1"), "factor"),
+    ],
+)
+def test_finetune_refuses(base, saved, tmp_path, capsys, weights, options, message):
+    junk = tmp_path / "junk.safetensors"
+    junk.write_bytes(b"nothing")
+    path = save(tmp_path / "more.npz", classes=4, n_train=20)
+    given = weights.format(tmp=tmp_path, junk=junk, base=base, own=saved(nn.mlp((4,), 2).state_dict()))
+    arguments = ["finetune", given, "--data", str(path), *options, "--out", str(tmp_path / "run"), "--no-progress"]
+    assert main(arguments) == 2
+    assert re.search(message, capsys.readouterr().err) and not (tmp_path / "run").exists()
+
+
+def test_finetune_by_a_file_of_options(base, finetune, tmp_path):
+    file = tmp_path / "options.json"
+    file.write_text(json.dumps({"freeze": "none", "lr-factor": 0.25, "head": "mlp", "head-hidden": [3]}))
+    config = json.loads((finetune("run", base, "--config", file) / "config.json").read_text())
+    assert config["net"]["head"]["hidden"] == [3] and config["options"]["lr_factor"] == 0.25

@@ -217,23 +217,6 @@ def test_data_that_are_gone(run):
     assert "of 12 test images" in page_of(run).text["mistakes"]
 
 
-def test_dead_and_saturated(run):
-    """The largest shares are named, and drawn over time; without any a sentence says so."""
-    write_report(run)
-    plots = page_of(run).source.count("<svg")
-    file = run / "monitor.jsonl"
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    for record in records:
-        for layer in record["layers"]:
-            layer["dead"], layer["saturated"] = {"0": (None, 0.625), "1": (0.0, None)}.get(layer["name"], (None, None))
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    write_report(run)
-    page = page_of(run)
-    text = page.text["dead-and-saturated-units"]
-    assert "they learn nothing. There were none." in text and "largest share is 62.5%, that of 0 Conv2d" in text
-    assert page.source.count("<svg") == plots + 1 and "62% of layer 0" in page.text["reading"]
-
-
 def test_validation(run):
     """The mistakes are those on the images that the curves follow."""
     config = json.loads((run / "config.json").read_text())
@@ -261,6 +244,18 @@ def test_other_data(run):
     assert "no test images for this net" in page_of(run).text["mistakes"]
     write_report(run, data.Dataset(x, [0, 1, 2], x[:0], np.zeros(0, int), NAMES, "none"))
     assert "no test images for this net" in page_of(run).text["mistakes"]
+
+
+def test_units_that_were_dead_for_a_while(run):
+    """In the last record no unit is dead, and some layers have none that could be."""
+    lines = [json.loads(line) for line in (run / "monitor.jsonl").read_text().splitlines()]
+    for record, dead in ((lines[0], 0.5), (lines[-1], 0.0)):
+        assert record["layers"][0]["dead"] is None
+        for layer in record["layers"]:
+            layer["dead"] = None if layer["dead"] is None else dead
+    (run / "monitor.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_report(run)
+    assert "largest share is 0.0%, that of 1 BatchNorm2d" in page_of(run).source
 
 
 def test_no_run(tmp_path):

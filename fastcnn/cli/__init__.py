@@ -8,12 +8,13 @@ import os
 import sys
 
 from fastcnn import __version__
-from fastcnn.cli import bench, check, configfile, evaluate, info, predict, report, train, validate
+from fastcnn.cli import bench, check, configfile, evaluate, finetune, info, predict, report, train, validate
 from fastcnn.cuda.errors import CudaLaunchError, CudaUnavailableError
 
 COMMANDS = (
     check,
     train,
+    finetune,
     predict,
     evaluate,
     report,

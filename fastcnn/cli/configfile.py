@@ -37,10 +37,12 @@ def expanded(argv, make_parser):
             guess = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{file}: {argv[0]} has no option {name!r} for a file{guess}")
         words += _words(file, name, options[option], value)
-    errors = io.StringIO()
+    errors, checker = io.StringIO(), make_parser()
+    for action in _actions(checker, argv):
+        action.required = False  # on the command line it will be there
     try:
         with contextlib.redirect_stderr(errors):
-            make_parser().parse_args([argv[0], *words])
+            checker.parse_args([argv[0], *words])
     except SystemExit:
         raise ValueError(f"{file}: {errors.getvalue().strip().splitlines()[-1].rpartition('error: ')[2]}") from None
     return [argv[0], *words, *argv[1:]]
@@ -48,10 +50,15 @@ def expanded(argv, make_parser):
 
 def options_of(parser, argv):
     """The options of the command that argv begins with, by their long names without dashes."""
+    found = _actions(parser, argv)
+    return {option[2:]: action for action in found for option in action.option_strings if option.startswith("--")}
+
+
+def _actions(parser, argv):
+    """All that the command takes that argv begins with."""
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     command = commands.choices.get(argv[0] if argv else None)
-    actions = command._actions if command else ()
-    return {option[2:]: action for action in actions for option in action.option_strings if option.startswith("--")}
+    return command._actions if command else ()
 
 
 def read(file):

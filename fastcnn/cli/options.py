@@ -27,8 +27,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
-def add_images(group):
-    """Options that say which images there are, and what is done to all of them."""
+def add_images(group, preprocess="Standardize"):
+    """Options that say which images there are, and what is done to all of them, by default `preprocess`.
+
+    None stands for what was done in the training of weights that there are.
+    """
     group.add_argument(
         "--data",
         metavar="PATH",
@@ -43,8 +46,9 @@ def add_images(group):
         help="what to do about an image file that cannot be decoded",
     )  # fmt: skip
     group.add_argument(
-        "--preprocess", choices=PREPROCESSING, default="Standardize", metavar="NAME",
-        help=f"what is done to all images, fitted to the training images: {', '.join(PREPROCESSING)}",
+        "--preprocess", choices=PREPROCESSING, default=preprocess, metavar="NAME",
+        help=f"what is done to all images, fitted to the training images: {', '.join(PREPROCESSING)}"
+        + ("" if preprocess else " (default: that of the weights; of nets for download ImageNet's mean and deviation)"),
     )  # fmt: skip
 
 

@@ -28,14 +28,21 @@ def add(commands):
         "Whatever ends it, --resume goes on."
     )
     command = add_command(commands, "train", _run, text)
-    _add_data(command.add_argument_group("data"))
+    add_data(command.add_argument_group("data"))
     add_net(command.add_argument_group("net"))
-    _add_learning(command.add_argument_group("learning"))
-    _add_running(command.add_argument_group("running"))
+    add_learning(command.add_argument_group("learning"))
+    running = command.add_argument_group("running")
+    add_running(running)
+    running.add_argument(
+        "--resume", metavar="FOLDER",
+        help="go on with the run there, bit for bit as if it had not ended; its options are kept, of which --epochs "
+        "may be raised if the schedule is constant",
+    )  # fmt: skip
 
 
-def _add_data(group):
-    add_images(group)
+def add_data(group, preprocess="Standardize"):
+    """Options of what is trained with."""
+    add_images(group, preprocess)
     group.add_argument(
         "--validation", type=float, default=0.0, metavar="FRACTION",
         help="part of the training images to hold out and follow instead of the test images",
@@ -47,7 +54,8 @@ def _add_data(group):
     )  # fmt: skip
 
 
-def _add_learning(group):
+def add_learning(group):
+    """Options of how."""
     group.add_argument("--epochs", type=positive, default=8, metavar="N", help="passes over the training images")
     group.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images per step")
     add_loss(group)
@@ -80,14 +88,10 @@ def _add_learning(group):
     add_arithmetic(group)
 
 
-def _add_running(group):
+def add_running(group):
+    """Options of where, and of what is kept and shown."""
     add_backend(group)
     group.add_argument("--out", metavar="FOLDER", help="run folder (default: runs/ and date, time and data set)")
-    group.add_argument(
-        "--resume", metavar="FOLDER",
-        help="go on with the run there, bit for bit as if it had not ended; its options are kept, of which --epochs "
-        "may be raised if the schedule is constant",
-    )  # fmt: skip
     group.add_argument(
         "--config", metavar="FILE",
         help="options from a .toml, .yaml or .json file, by their names without --; those given here come first",

@@ -6,16 +6,17 @@ import numpy as np
 
 import fastcnn
 from fastcnn import data, optim
+from fastcnn.train.beginning import Anew
 from fastcnn.train.checks import check_first_loss, check_overfit
-from fastcnn.train.command import load_images, make_net
 
 
 def check(arguments):
     """Check as the command line asks; returns the exit status."""
     if arguments.threads:
         fastcnn.set_num_threads(arguments.threads)
-    dataset = load_images(arguments)
-    _, net, preprocess = make_net(arguments, dataset)
+    start = Anew(arguments)
+    dataset = start.dataset()
+    _, net, preprocess = start.net(dataset)
     print(f"{dataset!r}")
 
     def batch(size):

@@ -3,8 +3,8 @@
 import argparse
 import datetime
 import os
+import pathlib
 import sys
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 import fastcnn
 from fastcnn import data, nn
 from fastcnn.train import files, recipe
+from fastcnn.train.beginning import beginning
 from fastcnn.train.callback import Callback
 from fastcnn.train.checkpoint import digest
 from fastcnn.train.extras import need
@@ -21,7 +22,7 @@ from fastcnn.train.monitor import Monitor
 from fastcnn.train.progress import Bars, Lines
 from fastcnn.train.range_test import range_test
 from fastcnn.train.report import write_report
-from fastcnn.train.run import RunFolder, preprocessing, read_config
+from fastcnn.train.run import RunFolder, read_config
 from fastcnn.train.tensorboard import TensorBoard
 
 PREFETCH = 4  # batches made ahead where images are augmented
@@ -62,7 +63,7 @@ def resume(folder, given, defaults):
     arguments = argparse.Namespace(**(options | {"data": config["dataset"]["path"]} | given))
     if arguments.epochs < options["epochs"]:
         raise ValueError(f"--epochs: the run in {folder} has {options['epochs']}, and cannot have fewer")
-    session = _prepare(arguments)
+    session = _prepare(arguments, pathlib.Path(folder))
     now = session.config()
     if now["dataset"]["digest"] != config["dataset"]["digest"]:
         name = arguments.data or session.dataset.name
@@ -83,6 +84,7 @@ class _Session:
     evaluation: tuple
     evaluated_on: str
     network: dict
+    description: list  # of what the training begins with
     trainer: Trainer
 
     def config(self):
@@ -143,6 +145,8 @@ class _Session:
         print(f"{self.dataset!r}")
         options = "".join(f", {name} {value}" for name, value in self.network["options"].items())
         print(f"{self.network['name']}{options}: {trainer.optimizer.parameters.data.size:,} parameters")
+        for line in self.description:
+            print(line)
         print(f"{len(trainer.batches.x):,} images in {len(trainer.batches)} steps an epoch, {trainer.epochs} epochs")
         print(f"run folder {run.path}")
         if trainer.finished:
@@ -209,8 +213,11 @@ class _Records(Callback):
             self.run.save_epoch(trainer.epoch, trainer.net, trainer.preprocess, self.weights_of_epochs)
 
 
-def _prepare(arguments):
-    """The `_Session` of these options, which are completed; what cannot be is refused before anything is written."""
+def _prepare(arguments, folder=None):
+    """The `_Session` of these options, which are completed; what cannot be is refused before anything is written.
+
+    `folder`: of the run that goes on.
+    """
     if not arguments.no_progress:
         need("tqdm")
     if arguments.tensorboard:
@@ -219,7 +226,8 @@ def _prepare(arguments):
         fastcnn.set_num_threads(arguments.threads)
     if arguments.patience is not None and not arguments.validation:
         raise ValueError("--patience: needs --validation FRACTION, as test images decide nothing")
-    loaded = load_images(arguments)
+    start = beginning(arguments, folder)
+    loaded = start.dataset()
     dataset, evaluated_on, evaluation = loaded, "test", (loaded.x_test, loaded.y_test)
     if arguments.validation:
         dataset, *evaluation = loaded.split_validation(arguments.validation, arguments.seed)
@@ -227,49 +235,23 @@ def _prepare(arguments):
     if not len(evaluation[0]):
         raise ValueError(f"{dataset.name}: there are no test images; give --validation a fraction to hold out")
     dtype = np.dtype(arguments.dtype).type
-    network, net, preprocess = make_net(arguments, dataset)
+    network, net, preprocess = start.net(dataset)
+    learned_stages = start.learned_stages(net)
+    if learned_stages is not None:
+        nn.freeze_all_but_top(net, learned_stages(0))
     arguments.lr = recipe.RATES[arguments.optimizer] if arguments.lr is None else arguments.lr
     optimizer = recipe.optimizer(
         arguments.optimizer, nn.FlatParameters(net), arguments.lr, arguments.momentum, not arguments.no_decay_vectors,
-        weight_decay=arguments.weight_decay, l1=arguments.l1, clip_norm=arguments.clip_norm,
+        start.groups(net), weight_decay=arguments.weight_decay, l1=arguments.l1, clip_norm=arguments.clip_norm,
     )  # fmt: skip
     trainer = Trainer(
         net, optimizer, _batches(arguments, dataset, preprocess, dtype), preprocess,
         recipe.schedule(arguments.schedule, arguments.epochs, arguments.warm_up), arguments.epochs, dtype,
         loss=arguments.loss, label_smoothing=arguments.label_smoothing, patience=arguments.patience,
         best_by=arguments.best_by, checkpoint_minutes=arguments.checkpoint_minutes,
+        learned_stages=learned_stages,
     )  # fmt: skip
-    return _Session(arguments, loaded, tuple(evaluation), evaluated_on, network, trainer)
-
-
-def load_images(arguments):
-    """The data set that the options name."""
-    if arguments.data is None:
-        return data.load_fashion_mnist()
-    size = tuple(arguments.image_size) if arguments.image_size else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_: print(f"fastcnn: {message}", file=sys.stderr)
-        return data.load(arguments.data, size=size, on_bad_image=arguments.on_bad_image, seed=arguments.seed)
-
-
-def make_net(arguments, dataset):
-    """The net that the options name, for the images of a data set.
-
-    Returns
-    -------
-    network : dict, the net as config.json has it
-    net : nn.Module
-    preprocess : the preprocessing, fitted to the training images
-    """
-    dtype, shape, classes = np.dtype(arguments.dtype).type, dataset.x_train.shape[1:], len(dataset.class_names)
-    preprocess = preprocessing(arguments.preprocess).fit(dataset.x_train)
-    given = {"width": arguments.width, "drop": arguments.drop}
-    network = recipe.network(arguments.net, shape, given, arguments.net_option or ())
-    net = nn.build(network["name"], shape, classes, arguments.seed, dtype, **network["options"])
-    if arguments.backend == "cuda":
-        fastcnn.to_device(net)
-    return network, net, preprocess
+    return _Session(arguments, loaded, tuple(evaluation), evaluated_on, network, start.describe(net), trainer)
 
 
 def _batches(arguments, dataset, preprocess, dtype):

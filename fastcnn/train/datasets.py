@@ -23,8 +23,7 @@ def load_dataset(path, size=None, on_bad_image="error", seed=0):
 def dataset_of(config, path=None):
     """The data of a run, or other data, as the run's net takes them.
 
-    Folders of images are read as in the training, so that the test part is the same where it was drawn; in the size of
-    the run's images, if another path is given.
+    Folders of images are read as in the training, so that the test part is the same where it was drawn.
 
     Parameters
     ----------
@@ -38,9 +37,8 @@ def dataset_of(config, path=None):
     """
     described, options = config["dataset"], config["options"]
     channels, *size = described["image_shape"]
-    if path is None:
-        path, size = described["path"], options.get("image_size")
-    elif not data.takes_size(path):
+    path = described["path"] if path is None else path
+    if path is None or not data.takes_size(path):
         size = None
     dataset = load_dataset(path, size, options.get("on_bad_image", "error"), options.get("seed", 0))
     dataset = with_channels(dataset, channels)

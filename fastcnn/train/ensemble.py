@@ -85,7 +85,9 @@ def quality(predicted, y):
 def average_weights(nets, x, preprocess, batches=16, batch_size=256, seed=0):
     """A net whose parameters are the means of those of several states of one net.
 
-    The running statistics of batch norms are estimated anew: activations are not the means of those of the others.
+    The running statistics of batch norms are estimated anew: activations are not the means of those of the others. If
+    all states have the same ones, as of layers that were frozen, these stay.
+
     Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization" (2018).
 
     Parameters
@@ -102,11 +104,14 @@ def average_weights(nets, x, preprocess, batches=16, batch_size=256, seed=0):
         name: sum(device.to_host(state[name]).astype(np.float64) for state in states) / len(nets) for name in states[0]
     }
     net.load_state_dict(mean)
-    return estimate_statistics(net, x, preprocess, batches, batch_size, seed)
+    for name, layer in net.named_modules():
+        if layer.statistics and all(_same(states, f"{name}.{statistic}") for statistic in layer.statistics):
+            layer.freeze()  # as it was, it seems, in training
+    return estimate_statistics(net, x, preprocess, batches, batch_size, seed).unfreeze()
 
 
 def estimate_statistics(net, x, preprocess, batches=16, batch_size=256, seed=0):
-    """Set the running statistics of batch norms to the means of those of some batches; dropout is off.
+    """Set the running statistics of batch norms that are not frozen to the means over some batches; dropout is off.
 
     Parameters
     ----------
@@ -120,7 +125,8 @@ def estimate_statistics(net, x, preprocess, batches=16, batch_size=256, seed=0):
     -------
     the net, in test mode
     """
-    norms = [layer for layer in net.eval(gradients=True).modules() if isinstance(layer, nn.BatchNorm2d)]
+    layers = net.eval(gradients=True).modules()
+    norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d) and layer.learns]
     momenta, place = [norm.momentum for norm in norms], placement(net)
     dtype = next(parameter.data.dtype for _, parameter in net.named_parameters())
     for norm in norms:
@@ -140,6 +146,10 @@ def _scores(net, place, preprocess, images):
     dtype = net.dtype or np.float32
     images = images.astype(dtype, copy=False) if preprocess is None else preprocess.apply(images, dtype)
     return net.forward(images if place is None else place(images))
+
+
+def _same(states, name):
+    return all(np.array_equal(device.to_host(state[name]), device.to_host(states[0][name])) for state in states[1:])
 
 
 def _difference(run, other):

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastcnn import layers
 from fastcnn.layers import checks, device
+from fastcnn.nn import freeze_all_but_top
 from fastcnn.train import checkpoint as checkpoints
 from fastcnn.train.interrupts import Interrupts
 from fastcnn.train.nonfinite import first_nonfinite, nonfinite_parameter
@@ -68,6 +69,8 @@ class Trainer:
     best_by : {"loss", "accuracy"}, of the evaluation: what makes an epoch the best
     checkpoint : path of a .safetensors file, or None for no checkpoints
     checkpoint_minutes : float, the longest time within an epoch without one
+    learned_stages : function of how many epochs are complete that says how many of the net's stages (`nn.stages`), from
+        the head down, are learned in the next, while the others are frozen; None: layers stay as they are
 
     Attributes
     ----------
@@ -89,10 +92,12 @@ class Trainer:
     def __init__(
         self, net, optimizer, batches, preprocess, schedule, epochs, dtype=np.float32, callbacks=(), *,
         loss="softmax", label_smoothing=0.0, patience=None, best_by="loss", checkpoint=None, checkpoint_minutes=5.0,
+        learned_stages=None,
     ):  # fmt: skip
         self.net, self.optimizer, self.batches, self.preprocess = net, optimizer, batches, preprocess
         self.schedule, self.epochs, self.dtype, self.callbacks = schedule, epochs, dtype, tuple(callbacks)
         self.loss, self.patience, self.base_lr = loss, patience, optimizer.lr
+        self.learned_stages = learned_stages
         self.label_smoothing = checks.number("label_smoothing", label_smoothing, 0, 1)
         self.best_by = checks.choice("best_by", best_by, ("loss", "accuracy"))
         if patience is not None:
@@ -164,6 +169,8 @@ class Trainer:
             self._sums, self._seconds = _Sums(), 0.0
         steps, place = len(self.batches), placement(self.net)
         ahead = 1 if place is None else self.AHEAD
+        if self.learned_stages is not None:
+            freeze_all_but_top(self.net, self.learned_stages(self.epoch))
         self.net.train()
         self._first, self._counts = self.step, self.net.counts()
         start = time.perf_counter()

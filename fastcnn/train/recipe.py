@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+
 from fastcnn import data, nn, optim
 
 RATES = {"sgd": 0.01, "momentum": 0.01, "nesterov": 0.01, "adagrad": 0.01, "rmsprop": 1e-3, "adam": 1e-3, "adamw": 1e-3}
@@ -25,7 +27,13 @@ def network(name, shape, given, more=()):
     ValueError
         If there is no such network, or it lacks an option.
     """
-    options = {option: value for option, value in given.items() if value is not None}
+    options = {option: value for option, value in given.items() if value is not None} | network_options(more)
+    return {"name": name, "options": nn.network_options(name, shape, **options)}
+
+
+def network_options(more):
+    """The options that texts "key=value" stand for, a dict; see `network`."""
+    options = {}
     for text in more:
         option, equals, value = text.partition("=")
         if not equals:
@@ -34,10 +42,24 @@ def network(name, shape, given, more=()):
             options[option] = json.loads(value)
         except ValueError:
             options[option] = value
-    return {"name": name, "options": nn.network_options(name, shape, **options)}
+    return options
 
 
-def optimizer(name, parameters, lr, momentum=None, decay_vectors=True, **common):
+def build(shape, classes, seed=0, dtype=np.float32, *, name, options, head=None):
+    """The net that config.json describes.
+
+    Parameters
+    ----------
+    shape : (C, H, W) of the images
+    classes, seed, dtype : see `nn.build`
+    name, options : see `network`
+    head : dict, arguments of `nn.replace_head` for a head of another kind, or None
+    """
+    net = nn.build(name, shape, classes, seed, dtype, **options)
+    return net if head is None else nn.replace_head(net, classes, **head, seed=seed)
+
+
+def optimizer(name, parameters, lr, momentum=None, decay_vectors=True, groups=(), **common):
     """The optimizer of this name.
 
     Parameters
@@ -47,6 +69,7 @@ def optimizer(name, parameters, lr, momentum=None, decay_vectors=True, **common)
     lr : float
     momentum : float, of "momentum" and "nesterov" alone; None: `MOMENTUM`
     decay_vectors : bool, whether `weight_decay` and `l1` are for parameters of one axis, too
+    groups : sequence of optim.Group
     common : `weight_decay`, `l1`, `clip_norm`
 
     Raises
@@ -54,8 +77,7 @@ def optimizer(name, parameters, lr, momentum=None, decay_vectors=True, **common)
     ValueError
         If an option is out of range, or the optimizer has none of the kind.
     """
-    if not decay_vectors:
-        common["groups"] = (optim.Group(optim.vectors, weight_decay=0.0, l1=0.0),)
+    common["groups"] = (*groups, *(() if decay_vectors else (optim.Group(optim.vectors, weight_decay=0.0, l1=0.0),)))
     if name in ("momentum", "nesterov"):
         momentum = MOMENTUM if momentum is None else momentum
         return optim.SGD(parameters, lr, momentum, nesterov=name == "nesterov", **common)

@@ -3,15 +3,13 @@
 import html
 import math
 import pathlib
-import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 
-import fastcnn
 from fastcnn import data, nn
-from fastcnn.layers import device
 from fastcnn.train import files, monitor, reading
+from fastcnn.train.datasets import dataset_of
 from fastcnn.train.ensemble import Ensemble
 from fastcnn.train.plots import Line, by_depth, image_grid, line_plot, picture, series, spread_plot
 from fastcnn.train.run import Run, load_run, read_config, read_metrics
@@ -83,12 +81,9 @@ def write_report(path, dataset=None):
 
 def command(arguments):
     """`fastcnn report`: write the page, print what the run says; returns the exit status."""
-    if arguments.threads:
-        fastcnn.set_num_threads(arguments.threads)
-    options = read_config(arguments.folder).get("options", {})
-    dataset = None if arguments.data is None else _load_data(arguments.data, options)
-    with fastcnn.backend(arguments.backend):
-        file, statements = write_report(arguments.folder, dataset)
+    config = read_config(arguments.folder)
+    dataset = None if arguments.data is None else dataset_of(config, arguments.data)
+    file, statements = write_report(arguments.folder, dataset)
     for statement in statements:
         print(f"{statement.kind}: {statement.text}")
     print(file)
@@ -118,18 +113,8 @@ def _gather(path, dataset):
     records = attempt("records", monitor.read_records, [], path)
     run = attempt("run", load_run, None, path)
     if dataset is None:
-        dataset = attempt("dataset", lambda: _load_data(config["dataset"]["path"], config["options"]), None)
+        dataset = attempt("dataset", dataset_of, None, config)
     return _Sources(path, config, metrics, records, run, dataset, missing)
-
-
-def _load_data(path, options):
-    """The data set at a path, None the shipped images, read as a run with these options did."""
-    if path is None:
-        return data.load_fashion_mnist()
-    size, skip = options.get("image_size"), options.get("on_bad_image", "error")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of images that are skipped, as the run said
-        return data.load(path, size=tuple(size) if size else None, on_bad_image=skip, seed=options.get("seed", 0))
 
 
 # ---- the page
@@ -330,7 +315,7 @@ def _inactive(sources):
         if not any(value for line in lines for value in line.y):
             content += "There were none.</p>"
             continue
-        worst = max(records[-1]["layers"], key=lambda layer: layer[key] or 0)
+        worst = max((layer for layer in records[-1]["layers"] if layer[key] is not None), key=lambda layer: layer[key])
         content += f"At the last look the largest share is {worst[key]:.1%}, that of {_layer_name(worst)}.</p>"
         content += _figure(_plot_over_time(lines, f"{key} share", limits=(0, 1)))
     return content or _missing("The net has neither ReLU nor sigmoid or tanh.")
@@ -404,9 +389,9 @@ def first_filters(net, image_shape):
     """The weights of the first layer that has such, as images (N, H, W, C); None if they cannot be."""
     layer = next((module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))), None)
     if isinstance(layer, nn.Conv2d):
-        return np.moveaxis(device.to_host(layer.weight.data), 1, 3)
+        return np.moveaxis(layer.weight.data, 1, 3)
     if layer is not None and layer.weight.data.shape[0] == math.prod(image_shape):
-        return np.moveaxis(device.to_host(layer.weight.data).T.reshape(-1, *image_shape), 1, 3)
+        return np.moveaxis(layer.weight.data.T.reshape(-1, *image_shape), 1, 3)
     return None
 
 
@@ -427,8 +412,6 @@ def _mistakes(sources):
         return _missing(f"There are no {sources.evaluated_on} images for this net.")
     chosen = np.unique(np.linspace(0, len(x) - 1, min(_affordable(run), len(x))).astype(int))
     x, y = x[chosen], y[chosen]
-    if fastcnn.get_backend() == "cuda":
-        fastcnn.to_device(run.net)
     with np.errstate(invalid="ignore"):  # of a net that diverged
         probabilities = Ensemble([run]).predict(x)
     lost = np.count_nonzero(~np.isfinite(probabilities).all(axis=1))

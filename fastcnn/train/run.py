@@ -8,10 +8,12 @@ import numpy as np
 
 from fastcnn import data, nn
 from fastcnn.layers import device
-from fastcnn.train import files
+from fastcnn.train import files, recipe
 from fastcnn.train.checkpoint import read_tensors
 from fastcnn.train.extras import need
 from fastcnn.train.loop import EpochMetrics
+
+_PREPROCESS = "preprocess."  # begins the names of what is stored beside a net's weights
 
 
 class RunFolder:
@@ -68,7 +70,7 @@ class RunFolder:
     def save_weights(self, net, preprocess, name="weights.safetensors"):
         """Store the net's parameters and statistics, and the preprocessing that belongs to them."""
         weights = {name: device.to_host(array) for name, array in net.state_dict().items()}
-        tensors = {**weights, **{f"preprocess.{k}": v for k, v in preprocess.state().items()}}
+        tensors = {**weights, **{f"{_PREPROCESS}{k}": v for k, v in preprocess.state().items()}}
         files.replace(self.path / name, need("safetensors.numpy").save(tensors))
 
     def save_epoch(self, epoch, net, preprocess, count):
@@ -142,8 +144,17 @@ class Run:
     metrics: list
 
 
+def is_run(path):
+    """Whether there is a run in this folder, or this is a file of weights in such a folder."""
+    return (_folder(path) / "config.json").is_file()
+
+
 def load_run(path):
     """The `Run` in a folder that `fastcnn train` left.
+
+    Parameters
+    ----------
+    path : of the folder, or of one of the files of weights in it, weights-epoch-003.safetensors
 
     Raises
     ------
@@ -152,29 +163,43 @@ def load_run(path):
     ValueError
         If a file is damaged, or the weights are those of another net.
     """
-    path = pathlib.Path(path)
+    path, file = _folder(path), pathlib.Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: there is no such folder")
     config = read_config(path)
-    tensors = read_tensors(path / "weights.safetensors")
-    state = {k.removeprefix("preprocess."): tensors.pop(k) for k in list(tensors) if k.startswith("preprocess.")}
+    file = file if file != path else path / "weights.safetensors"
+    tensors, state = split_tensors(read_tensors(file))
     dtypes = {str(array.dtype) for array in tensors.values()}
     if dtypes not in ({"float32"}, {"float64"}):
-        raise ValueError(f"{path / 'weights.safetensors'}: expected weights of one dtype, float32 or float64")
+        raise ValueError(f"{file}: expected weights of one dtype, float32 or float64")
     dtype = np.dtype(dtypes.pop())
     try:
         described, kind = config["dataset"], config["preprocess"]["name"]
         shape, class_names = tuple(described["image_shape"]), tuple(described["classes"])
-        name, options, seed = config["net"]["name"], config["net"]["options"], config["options"].get("seed", 0)
+        network = {name: config["net"][name] for name in ("name", "options")} | {"head": config["net"].get("head")}
+        seed = config["options"].get("seed", 0)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path / 'config.json'}: {error} is missing, or not what it should be") from error
     try:
-        net = nn.build(name, shape, len(class_names), seed, dtype.type, **options).eval()
+        net = recipe.build(shape, len(class_names), seed, dtype.type, **network).eval()
         net.load_state_dict(tensors)
         preprocess = preprocessing(kind).from_state(state)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: config.json and weights.safetensors do not belong together: {error}") from error
+        raise ValueError(f"{path}: config.json and {file.name} do not belong together: {error}") from error
     return Run(path, config, net, preprocess, class_names, shape, dtype, read_metrics(path))
+
+
+def _folder(path):
+    """The folder of a run that is named by itself or by a file of weights in it."""
+    path = pathlib.Path(path)
+    return path.parent if path.suffix == ".safetensors" else path
+
+
+def split_tensors(tensors):
+    """The arrays of a net, and those of its preprocessing, each by their own names."""
+    weights = {name: array for name, array in tensors.items() if not name.startswith(_PREPROCESS)}
+    state = {name.removeprefix(_PREPROCESS): array for name, array in tensors.items() if name not in weights}
+    return weights, state
 
 
 def read_config(path):
