@@ -146,6 +146,16 @@ def test_killed_at_chosen_places(toy, whole, tmp_path, places):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+def test_what_was_written_too_early_is_dropped(toy, tmp_path):
+    """Killed when the metrics of the first epoch were there, but no checkpoint; and again before it is over."""
+    folder, options = tmp_path / "run", ["--data", toy, *QUICK, "--no-monitor", "--out", tmp_path / "run"]
+    status, _, err = killed(tmp_path / "script.py", "renamed", 2, options)  # config.json is the first file
+    assert status == -signal.SIGKILL and len(metrics_of(folder)) == 1, err
+    status, _, err = killed(tmp_path / "script.py", "after_backward", 1, ["--resume", folder])
+    assert status == -signal.SIGKILL and not (folder / "metrics.jsonl").exists(), err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 def test_killed_at_random_moments(toy, whole, tmp_path):
     folder, arguments = tmp_path / "run", ["--data", toy, *EVERYTHING, "--out", tmp_path / "run"]
     kills, seed = 0, random.SystemRandom().randrange(2**32)

@@ -204,6 +204,7 @@ def test_tensorboard(train):
     from tensorboardX.proto.event_pb2 import Event
 
     folder = train("run", "--width", 2, "--tensorboard", "--seed", 3)
+    assert main(["train", "--resume", str(folder)]) == 0  # of which there is nothing to write
     (file,) = folder.glob("events.out.tfevents.*")
     content, found, at = file.read_bytes(), {}, 0
     while at < len(content):  # records: length, its checksum, an event, its checksum

@@ -202,8 +202,7 @@ class _Records(Callback):
         self.run, self.weights_of_epochs = run, weights_of_epochs
 
     def on_start(self, trainer):
-        if trainer.metrics:
-            self.run.keep(trainer.metrics)  # later ones come again
+        self.run.keep(trainer.metrics)  # later ones come again
 
     def after_epoch(self, trainer, metrics):
         self.run.add(metrics)

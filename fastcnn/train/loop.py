@@ -112,6 +112,7 @@ class Trainer:
         self.epoch, self.step, self.metrics = 0, 0, []
         self._sums, self._seconds, self._under_way = _Sums(), 0.0, []
         self._best, self._interrupts, self._saved_at = None, Interrupts(), time.monotonic()
+        self._digest = None  # of the data, once it is needed
 
     @property
     def averages(self):
@@ -325,8 +326,9 @@ class Trainer:
     def _setting(self):
         """What has to be the same for a training to go on as it would have."""
         batches = self.batches
+        self._digest = self._digest or checkpoints.digest(batches.x, batches.y)
         return {
-            "data": checkpoints.digest(batches.x, batches.y),
+            "data": self._digest,
             **{name: getattr(batches, name) for name in ("batch_size", "seed", "shuffle", "drop_last")},
             **{name: getattr(self, name) for name in ("loss", "label_smoothing", "patience", "best_by")},
             "lr": self.base_lr,

@@ -64,6 +64,9 @@ class RunFolder:
     def keep(self, metrics):
         """Make the `EpochMetrics` of these epochs, a list, those of the run."""
         self.metrics = list(metrics)
+        if not self.metrics:
+            (self.path / "metrics.jsonl").unlink(missing_ok=True)
+            return
         lines = "".join(json.dumps(epoch.as_dict()) + "\n" for epoch in self.metrics)
         files.replace(self.path / "metrics.jsonl", lines.encode())
 

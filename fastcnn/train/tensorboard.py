@@ -14,12 +14,13 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder):
-        self.folder, self._writer = folder, need("tensorboardX", "tensorboard").SummaryWriter
-
-    def on_start(self, trainer):
-        self.file = self._writer(str(self.folder), purge_step=trainer.epoch + 1)  # later ones are not shown
+        self.folder, self.file, self._writer = folder, None, need("tensorboardX", "tensorboard").SummaryWriter
 
     def after_epoch(self, trainer, metrics):
+        if self.file is None:
+            self.file = self._writer(
+                str(self.folder), purge_step=metrics.epoch
+            )  # from there on older files do not count
         scalars = {
             "loss/training": metrics.train_loss,
             "accuracy/training": metrics.train_accuracy,
@@ -34,4 +35,6 @@ class TensorBoard(Callback):
         self.file.flush()
 
     def on_stop(self, trainer):
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
+        self.file = None
