@@ -335,11 +335,65 @@ def test_the_command_trains_on_the_gpu(run_python, tmp_path):
         """,
         )
         lines = (folder / "metrics.jsonl").read_text().splitlines()
+        assert "of 6 test images correctly" in (folder / "report.html").read_text()
         losses[backend, stopped] = [json.loads(line)["train_loss"] for line in lines]
     assert losses["cuda", False] == pytest.approx(losses["cpu", False], rel=1e-4)
     assert losses["cuda", False] == losses["cuda", True]
     same = [(tmp_path / f"cuda{stopped}" / "weights.safetensors").read_bytes() for stopped in (False, True)]
     assert same[0] == same[1]
+
+
+def test_fine_tuning_and_prediction_on_the_gpu(run_python, tmp_path):
+    """The commands give nearly the same on both floors: frozen layers, new heads, ensembles, averaged weights."""
+    simulate(
+        run_python,
+        f"""
+        import contextlib, io, json, pathlib
+        import numpy as np
+        import fastcnn
+        from fastcnn import nn
+        from fastcnn.cli import main
+        from fastcnn.train import load_run, load_weights
+        rng = np.random.default_rng(0)
+        folder = pathlib.Path(r"{tmp_path}")
+        for name, classes in (("base", 2), ("more", 3)):
+            x, y = rng.integers(0, 255, (9, 1, 8, 8), np.uint8), np.arange(9) % classes
+            np.savez(folder / f"{{name}}.npz", x_train=x[:6], y_train=y[:6], x_test=x[6:], y_test=y[6:])
+        common = ["--epochs", "2", "--batch-size", "6", "--no-progress", "--no-monitor"]
+
+        def run(*arguments):
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                assert main([*map(str, arguments)]) == 0
+            return out.getvalue()
+
+        run("train", "--data", folder / "base.npz", "--width", "2", *common, "--out", folder / "base")
+        losses = {{}}
+        for backend in ("cpu", "cuda"):
+            out = folder / backend
+            options = ["--freeze", "1", "--keep-checkpoints", "2", "--backend", backend, "--out", out]
+            run("finetune", folder / "base", "--data", folder / "more.npz", *common, *options)
+            ours, theirs = (load_run(path).net.state_dict() for path in (out, folder / "base"))
+            assert all(np.array_equal(ours[name], theirs[name]) for name in ours if name[0] in "01")
+            assert not np.array_equal(ours["3.weight"], theirs["3.weight"])
+            found = json.loads(run("evaluate", folder / "cpu", "--checkpoints", "2", "--backend", backend, "--json"))
+            losses[backend] = [row["loss"] for row in found]
+        assert len(losses["cpu"]) == 4 and np.allclose(losses["cpu"], losses["cuda"], rtol=1e-4)
+        ours, theirs = (load_run(folder / backend).net.state_dict() for backend in ("cpu", "cuda"))
+        assert all(np.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-5) for name in ours)
+
+        source, net = nn.vgg11(3, width=1), fastcnn.to_device(nn.vgg11(2, width=1, seed=1))
+        from safetensors.numpy import save_file
+        save_file(nn.torchvision.state_dict(source), folder / "vgg.safetensors")
+        before = fastcnn.to_host(net.layers[-1].weight.data)
+        load_weights(net, folder / "vgg.safetensors", head="skip")
+        assert np.array_equal(fastcnn.to_host(net.layers[-1].weight.data), before)
+        assert np.array_equal(fastcnn.to_host(net.layers[0].weight.data), source.layers[0].weight.data)
+        nn.replace_head(net, 4, (3,))
+        scores = net.eval()(fastcnn.to_device(np.ones((1, 3, 32, 32), np.float32)))
+        assert fastcnn.to_host(scores).shape == (1, 4)
+    """,
+    )
 
 
 def test_without_a_gpu(run_python):

@@ -217,6 +217,23 @@ def test_data_that_are_gone(run):
     assert "of 12 test images" in page_of(run).text["mistakes"]
 
 
+def test_dead_and_saturated(run):
+    """The largest shares are named, and drawn over time; without any a sentence says so."""
+    write_report(run)
+    plots = page_of(run).source.count("<svg")
+    file = run / "monitor.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record in records:
+        for layer in record["layers"]:
+            layer["dead"], layer["saturated"] = {"0": (None, 0.625), "1": (0.0, None)}.get(layer["name"], (None, None))
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_report(run)
+    page = page_of(run)
+    text = page.text["dead-and-saturated-units"]
+    assert "they learn nothing. There were none." in text and "largest share is 62.5%, that of 0 Conv2d" in text
+    assert page.source.count("<svg") == plots + 1 and "62% of layer 0" in page.text["reading"]
+
+
 def test_validation(run):
     """The mistakes are those on the images that the curves follow."""
     config = json.loads((run / "config.json").read_text())

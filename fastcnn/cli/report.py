@@ -1,6 +1,6 @@
 """`fastcnn report`."""
 
-from fastcnn.cli.options import add_command
+from fastcnn.cli.options import add_backend, add_command
 
 
 def add(commands):
@@ -14,6 +14,7 @@ def add(commands):
     command.add_argument(
         "--data", metavar="PATH", help="where the images are now (default: where the run had them, if they are there)"
     )
+    add_backend(command)
 
 
 def _run(arguments):

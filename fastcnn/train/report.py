@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+import fastcnn
 from fastcnn import data, nn
+from fastcnn.layers import device
 from fastcnn.train import files, monitor, reading
 from fastcnn.train.datasets import dataset_of
 from fastcnn.train.ensemble import Ensemble
@@ -81,9 +83,12 @@ def write_report(path, dataset=None):
 
 def command(arguments):
     """`fastcnn report`: write the page, print what the run says; returns the exit status."""
+    if arguments.threads:
+        fastcnn.set_num_threads(arguments.threads)
     config = read_config(arguments.folder)
     dataset = None if arguments.data is None else dataset_of(config, arguments.data)
-    file, statements = write_report(arguments.folder, dataset)
+    with fastcnn.backend(arguments.backend):
+        file, statements = write_report(arguments.folder, dataset)
     for statement in statements:
         print(f"{statement.kind}: {statement.text}")
     print(file)
@@ -389,9 +394,9 @@ def first_filters(net, image_shape):
     """The weights of the first layer that has such, as images (N, H, W, C); None if they cannot be."""
     layer = next((module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear))), None)
     if isinstance(layer, nn.Conv2d):
-        return np.moveaxis(layer.weight.data, 1, 3)
+        return np.moveaxis(device.to_host(layer.weight.data), 1, 3)
     if layer is not None and layer.weight.data.shape[0] == math.prod(image_shape):
-        return np.moveaxis(layer.weight.data.T.reshape(-1, *image_shape), 1, 3)
+        return np.moveaxis(device.to_host(layer.weight.data).T.reshape(-1, *image_shape), 1, 3)
     return None
 
 
@@ -412,6 +417,8 @@ def _mistakes(sources):
         return _missing(f"There are no {sources.evaluated_on} images for this net.")
     chosen = np.unique(np.linspace(0, len(x) - 1, min(_affordable(run), len(x))).astype(int))
     x, y = x[chosen], y[chosen]
+    if fastcnn.get_backend() == "cuda":
+        fastcnn.to_device(run.net)
     with np.errstate(invalid="ignore"):  # of a net that diverged
         probabilities = Ensemble([run]).predict(x)
     lost = np.count_nonzero(~np.isfinite(probabilities).all(axis=1))
