@@ -20,6 +20,10 @@ class Elementwise(Module):
 
     arguments, saved = (), "_x"
 
+    @property
+    def reads(self):
+        return {self.saved[1:]}
+
     def forward(self, x):
         x = self._input(x)
         function = getattr(floor("activation", x), f"{self.op}_forward")
@@ -92,6 +96,8 @@ class PReLU(Module):
         channels, slope = checks.integer("channels", channels, 1), checks.number("slope", slope)
         self.weight = Parameter(initialisers.constant(channels, slope, dtype))
 
+    reads = frozenset({"x"})
+
     @property
     def channels(self):
         return len(self.weight.data) if len(self.weight.data) > 1 else None
@@ -115,6 +121,8 @@ class PReLU(Module):
 
 class Maxout(Module):
     """The maximum of each `pieces` neighbouring channels (Goodfellow et al. 2013); C becomes C/pieces."""
+
+    reads = frozenset({"x"})
 
     def __init__(self, pieces):
         self.pieces = checks.integer("pieces", pieces, 1)

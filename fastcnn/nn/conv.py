@@ -26,6 +26,8 @@ class Conv2d(Module):
     dtype : float32 or float64
     """
 
+    reads = frozenset({"x"})
+
     def __init__(
         self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True, rng=None,
         dtype=np.float32,

@@ -17,7 +17,7 @@ class Dropout(Module):
     key : int in [0, 2**64)
     """
 
-    counters = ("step",)
+    counters, reads = ("step",), frozenset()
 
     def __init__(self, drop=0.5, key=0):
         if not 0 <= checks.number("drop", drop) < 1:

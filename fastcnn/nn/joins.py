@@ -9,7 +9,7 @@ from fastcnn.nn.module import Module
 class Identity(Module):
     """x itself."""
 
-    passes_on = True
+    passes_on, reads = True, frozenset()
 
     def forward(self, x):
         return self._done(self._input(x))
@@ -21,6 +21,8 @@ class Identity(Module):
 
 class _Join(Module):
     """A function of two or more arrays, without parameters."""
+
+    reads = frozenset()
 
     def _inputs(self, inputs):
         """The inputs, plain arrays of one dtype; begins a forward pass."""
@@ -44,6 +46,10 @@ class Add(_Join):
 
     def __init__(self, relu=False):
         self.relu = relu
+
+    @property
+    def reads(self):
+        return {"out"} if self.relu else frozenset()
 
     def output_shape(self, *shapes):
         for i, shape in enumerate(shapes[1:], 1):

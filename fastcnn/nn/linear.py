@@ -15,6 +15,7 @@ class Linear(Module):
     """
 
     window = None
+    reads = frozenset({"x"})
 
     def __init__(self, in_features, out_features, bias=True, relu=False, rng=None, dtype=np.float32):
         initialiser = initialisers.kaiming if relu else initialisers.xavier
@@ -60,7 +61,7 @@ class Linear(Module):
 class Flatten(Module):
     """(N, d1, ..., dk) to (N, D)."""
 
-    passes_on = True
+    passes_on, reads = True, frozenset()
 
     def output_shape(self, shape):
         return (int(np.prod(shape)),)

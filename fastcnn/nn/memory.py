@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -112,6 +113,18 @@ class Memory:
         while isinstance(base, np.ndarray):
             base = base.base
         return self._passing and isinstance(base, _Lease) and base.memory is self and array.flags.carray
+
+
+class Form(NamedTuple):
+    """What is left of an array that is no longer there."""
+
+    shape: tuple
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, array):
+        """The form of a NumPy array; of another, the array itself."""
+        return cls(array.shape, array.dtype) if isinstance(array, np.ndarray) else array
 
 
 def shared(array):

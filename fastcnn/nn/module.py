@@ -3,15 +3,15 @@
 import math
 
 from fastcnn.layers import checks, device
-from fastcnn.nn.memory import Memory, aligned
+from fastcnn.nn.memory import Form, Memory, aligned
 from fastcnn.nn.summary import Row, Summary, View
 from fastcnn.nn.symbols import Call, Node
 
 # What a pass leaves in a layer; a copy of the layer starts without.
 WORK = frozenset(
     {
-        "_x", "_out", "_step", "_moments", "_in_training", "_rectified", "_summed", "_terms", "_channels", "_active",
-        "_step_key", "_buffers", "_memory", "_plan",
+        "_x", "_out", "_step", "_brief", "_moments", "_in_training", "_rectified", "_summed", "_terms", "_channels",
+        "_active", "_step_key", "_buffers", "_memory", "_plan",
     }
 )  # fmt: skip
 
@@ -83,9 +83,11 @@ class Module:
     channels = None  # that the input must have, None: any
     window = (1, 1), (1, 1), (1, 1)  # kernel, stride and dilation; None: each output sees all of the input
     passes_on = False  # whether its output is its input, perhaps in another shape
+    reads = frozenset({"x", "out"})  # which a backward pass reads, of input and output
     counters = ()  # names of attributes that forward passes count up
     _x = _out = None  # input and output of the last forward pass, None while there is none
     _step = None  # what ran the layer along with others in the last forward pass
+    _brief = False  # whether nobody reads its output after the forward pass
 
     def __call__(self, *inputs, name=None):
         """`forward`; of nodes a node, of a call that goes by `name` in the graph."""
@@ -111,10 +113,19 @@ class Module:
     def output(self):
         """What the last forward pass gave; None where it is not kept.
 
-        That is so without `gradients`, and if the pass went on to the next layer's output at once: of a convolution
-        that was fused with the ReLU behind it, `output` is None, and that of the ReLU is what there is.
+        That is so without `gradients`, and where no backward pass reads it. It is also so if the pass went on to the
+        next layer's output at once: of a convolution that was fused with the ReLU behind it, `output` is None, and
+        that of the ReLU is what there is.
         """
-        return None if self._step is not None and self._step.layers[-1] is not self else self._out
+        within = self._step is not None and self._step.layers[-1] is not self
+        return None if within or isinstance(self._out, Form) else self._out
+
+    def forget(self, given, out):
+        """Keep no more than the form of the input, if `given`, and of the output, if `out`."""
+        if given and self._x is not None:
+            self._x = Form.of(self._x)
+        if out and self._out is not None:
+            self._out = Form.of(self._out)
 
     def stands_for(self, out):
         """Be as after a forward pass that gave `out`, which another layer computed along with its own."""
@@ -354,6 +365,8 @@ class Module:
 
     def _output(self, x, shape=None):
         """The array that the output for x goes to; `shape`: of outputs for which x itself is not to be used."""
+        if self._brief:
+            return self.memory.take(x.shape if shape is None else shape, x)
         if self.gradients:
             out = self._buffer("out", x.shape if shape is None else shape, x)
             self.memory.expect(out.nbytes)  # the size of its gradient

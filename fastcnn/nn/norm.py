@@ -11,6 +11,8 @@ from fastcnn.nn.module import Module, Parameter
 class _Norm(Module):
     """What normalisations share: a scale and a shift per channel."""
 
+    reads = frozenset({"x"})
+
     def __init__(self, channels, eps, dtype):
         self.eps, channels = checks.number("eps", eps, 0), checks.integer("channels", channels, 1)
         self.weight = Parameter(initialisers.constant(channels, 1, dtype))

@@ -15,7 +15,7 @@ from fastcnn.nn.conv import Conv2d
 from fastcnn.nn.joins import Add
 from fastcnn.nn.linear import Linear
 from fastcnn.nn.memory import shared
-from fastcnn.nn.module import WORK, Parameter
+from fastcnn.nn.module import WORK, Module, Parameter
 from fastcnn.nn.norm import BatchNorm2d
 
 PASSES = {"forward", "backward"}
@@ -227,7 +227,7 @@ class Plan:
         for line in program.lines:
             self._place(line)
         self._last = self._last_uses()
-        self._twins = program.twins
+        self._brief, self._twins = self._brief_values(), program.twins
         self._modules = [*program.compositions, *(line.layer for line in program.lines)]
 
     def holds(self):
@@ -296,7 +296,7 @@ class Plan:
         for line in self.program.lines:
             more, view = line.layer.trace(line.name, *(views[value] for value in line.inputs))
             views.append(view)
-            if line.layer in within:
+            if line.layer in within or line.output in self._brief:
                 more = [row._replace(memory=0) for row in more]
             if line.original is not None:
                 more = [row._replace(parameters=0) for row in more]
@@ -312,6 +312,21 @@ class Plan:
             last.append(set(step.inputs) - needed)
             needed.update(step.inputs)
         return last[::-1]
+
+    def _brief_values(self):
+        """The values that no backward pass reads: their memory is lent, and comes back within the forward pass.
+
+        What is derived from a layer of ours may read whatever it likes.
+        """
+        read = set(self.program.outputs)
+        for step in reversed(self.steps):
+            lead = step.lead
+            reads = lead.reads if type(lead).__module__.startswith(__package__) else Module.reads
+            if len(step.layers) > 1 or "out" in reads or not lead.gradients:
+                read.add(step.output)
+            if "x" in reads or (lead.passes_on and step.output in read):
+                read.update(step.inputs[:1] if step.add is not None else step.inputs)
+        return {step.output for step in self.steps} - read
 
     def _begin(self, memory):
         for module in self._modules:
@@ -334,13 +349,23 @@ class Plan:
                     del values[value]
                 for layer, twin in step.twins:
                     _follow(layer, twin)
+                step.lead._brief = step.output in self._brief
                 values[step.output] = step.forward(*given)
+                step.lead._brief = False
+                if self._brief:
+                    self._forget(step)
                 for layer, twin in step.twins:
                     _count(layer, twin)
                 del given
                 if watch is not None:
                     watch("output", step.output, values[step.output])
             return tuple(values[value] for value in self.program.outputs)
+
+    def _forget(self, step):
+        """Have the layers of a step keep nothing of values that no backward pass reads."""
+        given, out = step.inputs[0] in self._brief, step.output in self._brief
+        if given or out:
+            step.lead.forget(given, out)
 
     def backward(self, douts, memory, need_dx=True, watch=None):
         """Write the gradients of all parameters; returns those of the inputs, a tuple, None for one that has none.

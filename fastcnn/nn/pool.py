@@ -40,6 +40,8 @@ class _WindowPool(Module):
 class MaxPool2d(_WindowPool):
     """Maximum over windows of (N, C, H, W) images; the stride is the window's size unless given."""
 
+    reads = frozenset({"x"})
+
     def _pool(self, pool, x, out):
         return pool.max_pool_forward(x, *self._windows, out)
 
@@ -49,6 +51,8 @@ class MaxPool2d(_WindowPool):
 
 class AvgPool2d(_WindowPool):
     """Mean over windows of (N, C, H, W) images, padding as zeros; the stride is the window's size unless given."""
+
+    reads = frozenset()
 
     def _pool(self, pool, x, out):
         return pool.avg_pool_forward(x, *self._windows, out)
@@ -60,7 +64,7 @@ class AvgPool2d(_WindowPool):
 class GlobalAvgPool2d(Module):
     """Mean of each channel of (N, C, H, W) images: (N, C)."""
 
-    window = None
+    window, reads = None, frozenset()
 
     def output_shape(self, shape):
         return shape[:1]
