@@ -24,7 +24,7 @@ class Composition(Module):
 
     def lower(self, program, values, name):
         own = type(self).forward is not Composition.forward or type(self).backward is not Composition.backward
-        if own or PASSES & vars(self).keys():
+        if own or not PASSES.isdisjoint(vars(self)):
             return super().lower(program, values, name)
         return self.expand(program, values, name)
 
@@ -34,7 +34,9 @@ class Composition(Module):
         return self._packed(self._planned().forward(inputs, self.memory))
 
     def backward(self, dout, need_dx=True):
-        plan = self._planned()
+        plan = vars(self).get("_plan")  # that of the forward pass, whatever the modes are now
+        if plan is None or not plan.program.holds():
+            plan = self._planned()
         gradients = plan.backward(self._unpacked(dout, len(plan.program.outputs)), self.memory, need_dx)
         return (gradients if self.inputs > 1 else gradients[0]) if need_dx else None
 

@@ -18,6 +18,10 @@ def aligned(size):
     return memory[first : first + size]
 
 
+def _size_and_address(chunk):
+    return chunk.size, chunk.ctypes.data
+
+
 class _Lease:
     """What an array taken from a `Memory` stands on: when the array and all its views are gone, the memory is free."""
 
@@ -97,7 +101,7 @@ class Memory:
         """
         outermost, self._passing = not self._passing, True
         if outermost:  # so that each pass takes the same memory for the same arrays
-            self.free.sort(key=lambda chunk: (chunk.size, chunk.ctypes.data))
+            self.free.sort(key=_size_and_address)
         try:
             yield tuple(map(shared, arrays)) if outermost else arrays
         finally:

@@ -91,7 +91,7 @@ class Module:
 
     def __call__(self, *inputs, name=None):
         """`forward`; of nodes a node, of a call that goes by `name` in the graph."""
-        if any(isinstance(x, Node) for x in inputs):
+        if Node in map(type, inputs):
             return self.call(Call(self, inputs, name))
         if name is not None:
             raise TypeError("name: expected none for arrays, only for nodes of a graph")

@@ -6,6 +6,7 @@ runs them: forwards, and backwards with gradients summed where paths meet. A pla
 the modes of its layers, never of its weights, and is made anew when these have changed.
 """
 
+from operator import attrgetter
 from typing import NamedTuple
 
 from fastcnn.layers import checks, device
@@ -18,7 +19,8 @@ from fastcnn.nn.memory import shared
 from fastcnn.nn.module import WORK, Module, Parameter
 from fastcnn.nn.norm import BatchNorm2d
 
-PASSES = {"forward", "backward"}
+PASSES = frozenset({"forward", "backward"})
+_modes, _relu = attrgetter("training", "gradients"), attrgetter("relu")
 
 
 class Line(NamedTuple):
@@ -82,7 +84,10 @@ class Program:
 
     def holds(self):
         """Whether the net is still what the program was made of."""
-        return all(list(composition.parts()) == parts for composition, parts in self._parts)
+        for composition, parts in self._parts:
+            if composition.parts() != parts:
+                return False
+        return True
 
     def shapes(self, *shapes):
         """The shape of each value for one image, a list, for inputs of these shapes."""
@@ -118,7 +123,7 @@ def _follow(layer, twin, parameters_only=False):
 
 def plain(layer, kind):
     """Whether a layer computes what `kind` says, rather than something that was derived from it or put in its place."""
-    return type(layer) is kind and not PASSES & vars(layer).keys()
+    return type(layer) is kind and PASSES.isdisjoint(vars(layer))
 
 
 def _count(layer, twin):
@@ -139,17 +144,18 @@ class Step:
     add, relu : Module or None, of `layers`
     source : Step or None, a convolution that gathers moments for the batch norm of this step
     gathers : bool, whether this step is such
+    twins : list of (layer, twin), of `layers`
+    uses : list of (int, bool), each of `inputs`, and whether the step may write over it
+    last : set of int, those of `inputs` that nobody needs after it
+    brief : (bool, bool), whether no backward pass reads the first input, and the output
     """
 
     def __init__(self, line):
-        self.layers, self.names, self.inputs, self.output = [line.layer], [line.name], line.inputs, line.output
+        self.lead, self.layers, self.names = line.layer, [line.layer], [line.name]
+        self.inputs, self.output = line.inputs, line.output
         self.twins = [(line.original, line.layer)] if line.original is not None else []
         self.add = self.relu = self.source = None
-        self.gathers = False
-
-    @property
-    def lead(self):
-        return self.layers[0]
+        self.gathers, self.brief = False, (False, False)
 
     def absorb(self, line):
         """Take over a layer whose input is the output of this step."""
@@ -164,21 +170,36 @@ class Step:
         self.names.append(line.name)
         self.output = line.output
 
-    def forward(self, *inputs):
-        lead, options = self.lead, {}
-        if self.gathers:
+    def forward(self, inputs):
+        """The output of the last layer; leaves each layer as a forward pass of its own would."""
+        for layer, twin in self.twins:
+            _follow(layer, twin)
+        lead = self.lead
+        if self.brief[1]:
+            lead._brief = True
+        if len(self.layers) > 1:
+            out = self._fused(inputs)
+        elif self.gathers:
             out, *self.moments = lead.compute_moments(*inputs)
-            return out
-        if self.relu is not None or (self.add is not None and self.add.relu):
-            options["relu"] = True
+        elif self.source is not None:
+            out = lead.compute(*inputs, moments=self.source.moments)
+        else:
+            out = lead.forward(*inputs)
+        if True in self.brief:
+            lead._brief = False
+            lead.forget(*self.brief)
+        for layer, twin in self.twins:
+            _count(layer, twin)
+        return out
+
+    def _fused(self, inputs):
+        options = {"relu": True} if self.relu is not None or self.add.relu else {}
         if self.source is not None:
             options["moments"] = self.source.moments
-        if self.add is None and not options:
-            return lead.forward(*inputs)
-        out = lead.compute(*inputs, **options)
-        for layer in self.layers[1:]:
-            layer.stands_for(out)
+        out = self.lead.compute(*inputs, **options)
         for layer in self.layers:
+            if layer is not self.lead:
+                layer.stands_for(out)
             layer._step = self
         return out
 
@@ -191,17 +212,19 @@ class Step:
 
     def backward(self, dout, needed):
         """The gradient of each input, a tuple; `needed`: which of them somebody wants."""
-        lead, absorbed, dadd = self.lead, self.layers[1:], ()
-        if isinstance(lead, BatchNorm2d) and all(layer._step is self for layer in self.layers):
-            if self.add is not None:
-                return lead.backward_sum(dout, needed[0])
-            absorbed = ()  # the ReLU, which the backward pass of the batch norm goes through
-        for layer in reversed(absorbed):
-            dout = layer.backward(dout)
-            if layer is self.add:
-                dout, *dadd = dout
-        dx = lead.backward(dout, any(needed[: len(needed) - len(dadd)]))
-        return (*(dx if isinstance(dx, tuple) else (dx,)), *dadd)
+        for layer, twin in self.twins:
+            _follow(layer, twin, parameters_only=True)
+        lead, dadd = self.lead, ()
+        if len(self.layers) > 1:
+            if isinstance(lead, BatchNorm2d) and all(layer._step is self for layer in self.layers):
+                return lead.backward_sum(dout, needed[0]) if self.add is not None else (lead.backward(dout, needed[0]),)
+            for layer in self.layers[:0:-1]:
+                dout = layer.backward(dout)
+                if layer is self.add:
+                    dout, *dadd = dout
+        count = len(needed) - len(dadd)
+        dx = lead.backward(dout, True in needed[:count])
+        return (*(dx if isinstance(dx, tuple) else (dx,) * count), *dadd)
 
 
 class Plan:
@@ -216,6 +239,8 @@ class Plan:
 
     def __init__(self, program):
         self.program, self.steps, self.apart = program, [], []
+        self._layers = [line.layer for line in program.lines]
+        self._with_relu = [layer for layer in self._layers if hasattr(layer, "relu")]
         self._modes = self._current_modes()
         self._uses = {value: 0 for value in range(len(program.inputs) + len(program.lines))}
         for line in program.lines:
@@ -226,19 +251,16 @@ class Plan:
         self._from = {}
         for line in program.lines:
             self._place(line)
-        self._last = self._last_uses()
-        self._brief, self._twins = self._brief_values(), program.twins
-        self._modules = [*program.compositions, *(line.layer for line in program.lines)]
+        self._time()
+        self._twins, self._modules = program.twins, [*program.compositions, *self._layers]
 
     def holds(self):
         """Whether the net's structure and modes are still what the plan was made of."""
         return self.program.holds() and self._current_modes() == self._modes
 
     def _current_modes(self):
-        return [
-            (layer.training, layer.gradients, getattr(layer, "relu", None), *PASSES & vars(layer).keys())
-            for layer, *_ in self.program.lines
-        ]
+        relus = map(_relu, self._with_relu)
+        return [*map(_modes, self._layers), *relus, *map(PASSES.isdisjoint, map(vars, self._layers))]
 
     # ---- what runs as one
 
@@ -292,11 +314,12 @@ class Plan:
     def rows(self, views):
         """The rows of a summary, for inputs that are seen as `views`."""
         within = {layer for step in self.steps for layer in step.layers[:-1]}  # which have no output of their own
+        within |= {step.layers[-1] for step in self.steps if step.brief[1]}
         rows, views = [], list(views)
         for line in self.program.lines:
             more, view = line.layer.trace(line.name, *(views[value] for value in line.inputs))
             views.append(view)
-            if line.layer in within or line.output in self._brief:
+            if line.layer in within:
                 more = [row._replace(memory=0) for row in more]
             if line.original is not None:
                 more = [row._replace(parameters=0) for row in more]
@@ -305,13 +328,14 @@ class Plan:
 
     # ---- running
 
-    def _last_uses(self):
-        """For each step, the values that nobody needs after it."""
-        needed, last = set(self.program.outputs), []
+    def _time(self):
+        """Say for each step how long its inputs and its output are needed."""
+        needed, brief = set(self.program.outputs), self._brief_values()
         for step in reversed(self.steps):
-            last.append(set(step.inputs) - needed)
+            step.last = set(step.inputs) - needed
+            step.uses = [(value, value in step.last and step.inputs.count(value) == 1) for value in step.inputs]
+            step.brief = step.inputs[0] in brief, step.output in brief
             needed.update(step.inputs)
-        return last[::-1]
 
     def _brief_values(self):
         """The values that no backward pass reads: their memory is lent, and comes back within the forward pass.
@@ -342,30 +366,15 @@ class Plan:
             inputs = map(shared, inputs) if len(inputs) > 1 else inputs  # which may be one array
             values = dict(zip(self.program.inputs, inputs, strict=True))
             del inputs
-            for step, last in zip(self.steps, self._last, strict=True):
-                alone = last if len(set(step.inputs)) == len(step.inputs) else ()
-                given = [values[value] if value in alone else shared(values[value]) for value in step.inputs]
-                for value in last:
+            for step in self.steps:
+                given = [values[value] if alone else shared(values[value]) for value, alone in step.uses]
+                for value in step.last:
                     del values[value]
-                for layer, twin in step.twins:
-                    _follow(layer, twin)
-                step.lead._brief = step.output in self._brief
-                values[step.output] = step.forward(*given)
-                step.lead._brief = False
-                if self._brief:
-                    self._forget(step)
-                for layer, twin in step.twins:
-                    _count(layer, twin)
+                values[step.output] = step.forward(given)
                 del given
                 if watch is not None:
                     watch("output", step.output, values[step.output])
             return tuple(values[value] for value in self.program.outputs)
-
-    def _forget(self, step):
-        """Have the layers of a step keep nothing of values that no backward pass reads."""
-        given, out = step.inputs[0] in self._brief, step.output in self._brief
-        if given or out:
-            step.lead.forget(given, out)
 
     def backward(self, douts, memory, need_dx=True, watch=None):
         """Write the gradients of all parameters; returns those of the inputs, a tuple, None for one that has none.
@@ -392,16 +401,14 @@ class Plan:
                     _no_gradients(step)
                     continue
                 needed = [value in reached for value in step.inputs]
-                for layer, twin in step.twins:
-                    _follow(layer, twin, parameters_only=True)
-                for value, gradient in zip(step.inputs, step.backward(gradients.pop(step.output), needed), strict=True):
-                    if value not in reached:
-                        continue
-                    if watch is not None:
+                given = step.backward(gradients.pop(step.output), needed)
+                for value, gradient, need in zip(step.inputs, given, needed, strict=True):
+                    if need:
+                        _collect(gradients, value, gradient, memory)
+                    if need and watch is not None:
                         watch("gradient", value, gradient)
-                    _collect(gradients, value, gradient, memory)
-                    if watch is not None:
                         watch("gradient", value, gradients[value])
+                del given
             for layer, twin in self._twins:
                 _add_gradients(layer, twin)
             return tuple(gradients.get(value) for value in self.program.inputs)
