@@ -447,6 +447,28 @@ def test_the_same_trainer_goes_on(tmp_path):
     assert_array_equal(stopped.optimizer.parameters.data, alone.optimizer.parameters.data)
 
 
+@pytest.mark.parametrize("moment", ["after_backward", "after_step"])
+def test_back_to_the_checkpoint(tmp_path, moment):
+    """What breaks off in the middle of a step, any exception, leaves a trainer that can go back."""
+
+    class Break(Callback):
+        def at(self, trainer, step, *batch):
+            if (trainer.epoch, step) == (1, 2):
+                raise OSError("no disk")
+
+    setattr(Break, moment, Break.at)
+    alone = trainer()
+    broken = trainer(tmp_path / "checkpoint.safetensors", callbacks=[Break()], checkpoint_minutes=0)
+    with pytest.raises(OSError, match="no disk"):
+        broken.fit(evaluation())
+    broken.callbacks = ()
+    assert broken.resume() and (broken.epoch, broken.step) == (1, 2)
+    broken.fit(evaluation())
+    alone.fit(evaluation())
+    assert_array_equal(broken.optimizer.parameters.data, alone.optimizer.parameters.data)
+    assert without_times(m.as_dict() for m in broken.metrics) == without_times(m.as_dict() for m in alone.metrics)
+
+
 def test_in_a_thread(tmp_path):
     """Where there are no signals to be heard of."""
     alone, other = trainer(), trainer(tmp_path / "checkpoint.safetensors")

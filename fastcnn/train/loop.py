@@ -190,7 +190,8 @@ class Trainer:
                 self._account()
             self.step = step + 1
             self._call("after_step", step, loss)
-            start, self._seconds = (now := time.perf_counter()), self._seconds + now - start
+            now = time.perf_counter()
+            start, self._seconds = now, self._seconds + now - start
             if step + 1 < steps:
                 self._pause()
         return self._end_epoch(evaluation)
@@ -264,10 +265,10 @@ class Trainer:
         self._interrupts.check()
 
     def _save(self):
-        if self.checkpoint is None:
-            return
         self._check_losses()
         self._account()
+        if self.checkpoint is None:
+            return
         cause = nonfinite_parameter(self.net)
         if cause:  # the last checkpoint is better than this would be
             self._diverged("weights are not finite", f"in epoch {self.epoch + 1} after step {self.step}", cause)
@@ -320,6 +321,7 @@ class Trainer:
         self.epoch, self.step, self._seconds = state["epoch"], state["step"], state["seconds"]
         self.metrics = [EpochMetrics(**metrics) for metrics in state["metrics"]]
         self._sums, self._best = _Sums(**state["sums"]), parts["best"] or None
+        self._under_way.clear()
         self._check_rates()
         return True
 
