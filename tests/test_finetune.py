@@ -280,8 +280,27 @@ def test_a_new_head_is_in_the_mode_of_the_old_one():
     assert net.layers[-1].training
 
 
+@pytest.mark.parametrize("hidden", [(), (5,)])
+def test_graphs_have_stages_and_heads_too(hidden):
+    x = nn.Input()
+    h = nn.MaxPool2d(2)(nn.ReLU()(nn.Conv2d(2, 4, 3, padding=1)(x)), name="pool")
+    h = nn.GlobalAvgPool2d()(nn.ReLU()(nn.Conv2d(4, 4, 3, padding=1)(h, name="second") + h))
+    net = nn.Graph(x, nn.Linear(4, 3)(h, name="scores"))
+    images = np.random.default_rng(0).standard_normal((2, 2, 8, 8)).astype(np.float32)
+    assert net(images).shape == (2, 3)
+    assert [list(stage)[-1] for stage in nn.stages(net)][0] == "pool" and list(nn.stages(net)[-1]) == ["scores"]
+    assert nn.replace_head(net, 7, hidden)(images).shape == (2, 7)
+    nn.freeze_all_but_top(net, 1)
+    assert all(parameter.trainable == name.startswith("scores.") for name, parameter in net.named_parameters())
+    before = state_of(net)
+    optimizer = optim.SGD(nn.FlatParameters(net), 0.1, groups=nn.layerwise_rates(net, 0.5))
+    net.backward(np.ones((2, 7), np.float32), need_dx=False)
+    optimizer.step()
+    assert all(np.array_equal(v, before[k]) != k.startswith("scores.") for k, v in net.state_dict().items())
+
+
 def test_heads_that_cannot_be_replaced():
-    with pytest.raises(TypeError, match="expected a Sequential, whose last layer can be replaced, got Linear"):
+    with pytest.raises(TypeError, match="expected a Sequential or a Graph, whose layers can be replaced, got Linear"):
         nn.replace_head(nn.Linear(2, 2), 3)
     with pytest.raises(ValueError, match="expected an affine layer to be replaced, got Conv2d"):
         nn.replace_head(nn.Sequential(nn.Linear(2, 2), nn.Conv2d(1, 1, 3)), 3)

@@ -5,6 +5,7 @@ smaller rates below.
 from fastcnn.common.philox import derive_key
 from fastcnn.layers import checks, device
 from fastcnn.nn.containers import Residual, Sequential
+from fastcnn.nn.graph import Graph
 from fastcnn.nn.linear import Linear
 from fastcnn.nn.networks import mlp
 from fastcnn.nn.pool import AvgPool2d, MaxPool2d
@@ -50,7 +51,7 @@ def replace_head(net, classes, hidden=(), drop=0.0, seed=0):
 
     Parameters
     ----------
-    net : Sequential
+    net : Sequential or Graph
     classes : int
     hidden : ints, the neurons of hidden layers with ReLU; none: one affine layer
     drop : float, probability of dropping a hidden neuron
@@ -63,13 +64,15 @@ def replace_head(net, classes, hidden=(), drop=0.0, seed=0):
     Raises
     ------
     TypeError
-        If the net is no `Sequential`.
+        If the net is neither.
     ValueError
         If its last layer with parameters is no affine one, nor made of such.
     """
-    if not isinstance(net, Sequential):
-        raise TypeError(f"net: expected a Sequential, whose last layer can be replaced, got {type(net).__name__}")
-    place = int(head(net))
+    if not isinstance(net, Sequential | Graph):
+        raise TypeError(
+            f"net: expected a Sequential or a Graph, whose layers can be replaced, got {type(net).__name__}"
+        )
+    place = int(head(net)) if isinstance(net, Sequential) else head(net)
     old = net.layers[place]
     affine = next((layer for layer in old.modules() if _has_parameters(layer) and not layer.children()), None)
     if not isinstance(affine, Linear):
