@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import TESTS
 from numpy.testing import assert_array_equal
 from torch_nets import VGG_COLUMNS, torch_resnet, torch_vgg
 from train_support import QUICK, metrics_of, save, weights_of, without_times
@@ -215,6 +216,20 @@ def test_networks_that_there_are_not_are_not_recognised():
     net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), *blocks, nn.GlobalAvgPool2d(), nn.Linear(2, 3))
     with pytest.raises(ValueError, match="expected the names of a VGG or ResNet"):
         nn.torchvision.recognise({k: v for k, v in nn.torchvision.state_dict(net).items() if "conv1.bias" not in k})
+
+
+def test_the_readme(tmp_path, monkeypatch, empty_weights):
+    """Its fine-tuning in Python."""
+    from safetensors.numpy import save_file
+
+    code = (TESTS.parent / "README.md").read_text().split("## Fine-tuning")[1].split("```python")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    save_file(nn.torchvision.state_dict(nn.resnet18()), "resnet18.safetensors")
+    names = {}
+    exec(code, names)
+    net, optimizer = names["net"], names["optimizer"]
+    assert net.output_shape((3, 224, 224)) == (5,)
+    assert optimizer.parameters.trainable.count(True) == 2
 
 
 # ---- stages and heads

@@ -187,6 +187,17 @@ def test_keep_checkpoints(train):
     assert (folder / kept[0]).read_bytes() != (folder / kept[1]).read_bytes()
 
 
+def test_bootstrap(train, toy):
+    """The training images are drawn by the seed; what is held out before is not among them."""
+    drawn = train("drawn", "--bootstrap", "--seed", 3, "--validation", 0.2)
+    dataset, *_ = data.load(toy).split_validation(0.2, 3)
+    expected = data.Standardize.fit(dataset.bootstrap(3).x_train).mean
+    assert_array_equal(load_run(drawn).preprocess.mean, expected)
+    assert config_of(drawn)["dataset"]["training_images"] == len(dataset.x_train)
+    assert digest(drawn) != digest(train("whole", "--seed", 3, "--validation", 0.2))
+    assert main(["train", "--resume", str(drawn), "--no-progress"]) == 0
+
+
 def test_early_stopping(train, capsys):
     folder = train(
         "run", "--width", 2, "--epochs", 30, "--lr", 0.3, "--patience", 2, "--validation", 0.3, "--keep-checkpoints", 9

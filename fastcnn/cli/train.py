@@ -47,6 +47,10 @@ def add_data(group, preprocess="Standardize"):
         "--validation", type=float, default=0.0, metavar="FRACTION",
         help="part of the training images to hold out and follow instead of the test images",
     )  # fmt: skip
+    group.add_argument(
+        "--bootstrap", action="store_true",
+        help="train with as many images, drawn by the seed from these with replacement: for the members of an ensemble",
+    )  # fmt: skip
     group.add_argument("--augment", metavar="LIST", help=AUGMENT)
     group.add_argument(
         "--prefetch", type=not_negative, metavar="N",

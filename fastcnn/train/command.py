@@ -231,6 +231,8 @@ def _prepare(arguments, folder=None):
     if arguments.validation:
         dataset, *evaluation = loaded.split_validation(arguments.validation, arguments.seed)
         evaluated_on = "validation"
+    if arguments.bootstrap:
+        dataset = dataset.bootstrap(arguments.seed)
     if not len(evaluation[0]):
         raise ValueError(f"{dataset.name}: there are no test images; give --validation a fraction to hold out")
     dtype = np.dtype(arguments.dtype).type
