@@ -49,7 +49,10 @@ def test_parameters(name, layer, bad):
     )
 
 
-@pytest.mark.parametrize("first, named", [(0, "0 (Conv2d)"), (1, "1 (Conv2d) with layer 2 (ReLU)"), (4, "4 (Linear)")])
+@pytest.mark.parametrize(
+    "first, named",
+    [(0, "0 (Conv2d)"), (1, "2 (ReLU), behind layer 1 (Conv2d), of which none is kept"), (4, "4 (Linear)")],
+)
 def test_outputs(first, named):
     """Of several layers whose outputs overflow the first, though the weights are finite."""
     x, y = batch(np.float32)
@@ -61,6 +64,16 @@ def test_outputs(first, named):
             layer.weight.data[:] = 3e38
     assert found(ours, 10 * x, y) == f"the first output that is not finite is that of layer {named}"
     assert nonfinite_parameter(ours) is None
+
+
+def test_outputs_within_blocks():
+    ours = nn.resnet20(width=2).train()
+    x = np.random.default_rng().standard_normal((4, 3, 16, 16)).astype(np.float32)
+    for name in ("2.main.2", "5.shortcut.0"):
+        weight = dict(ours.named_parameters())[f"{name}.weight"].data
+        weight[:] = 3e38
+        assert f"the first output that is not finite is that of layer {name} (Conv2d)" in found(ours, x, np.arange(4))
+        weight[:] = 1
 
 
 def test_statistics():

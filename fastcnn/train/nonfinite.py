@@ -28,7 +28,7 @@ def first_nonfinite(net, counts, x, y, loss):
     with np.errstate(all="ignore"):
         scores = twin.forward(x)
         value, dscores = loss(scores, y)
-    together = []  # layers that were computed along with the one behind them, and kept no output
+    unknown = []  # layers since the last one whose output was kept: of those that run in one pass the last has it
     for name, layer in _layers(twin):
         wrong = [which for which, parameter in layer.named_parameters() if not _finite(parameter.data)]
         if wrong:
@@ -36,11 +36,13 @@ def first_nonfinite(net, counts, x, y, loss):
         wrong = [which for which in layer.statistics if not _finite(getattr(layer, which))]
         if wrong and not layer.training:  # else this very batch may have made them so
             return f"{wrong[0]} of {_called(name, layer)} is not finite"
-        together.append(_called(name, layer))
-        if layer.output is not None:
-            if not _finite(layer.output):
-                return f"the first output that is not finite is that of {' with '.join(together)}"
-            together.clear()
+        if layer.output is None:
+            unknown.append(_called(name, layer))
+        elif _finite(layer.output):
+            unknown.clear()
+        else:
+            behind = f", behind {' and '.join(unknown)}, of which none is kept" if unknown else ""
+            return f"the first output that is not finite is that of {_called(name, layer)}{behind}"
     if not np.isfinite(float(value)):
         largest = float(np.abs(device.to_host(scores)).max())
         labels = "" if _finite(y) else ", and labels that are not finite"
