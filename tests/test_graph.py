@@ -400,6 +400,20 @@ def test_what_is_fused():
     assert steps(net) == ["0", "2", "3", "1+4+5", "6", "7+8"]
 
 
+def test_steps_keep_the_order_of_the_layers():
+    """A sum waits for its terms; all else runs where it stands, as statistics and masks depend on that."""
+    x = nn.Input()
+    first, second = norm(3)(x), norm(3, seed=1)(x)
+    net = nn.Graph(x, [nn.Tanh()(second), nn.ReLU()(first)])
+    assert [[type(layer).__name__ for layer in step.layers] for step in net._planned().steps] == [
+        ["BatchNorm2d", "ReLU"], ["BatchNorm2d"], ["Tanh"],
+    ]  # fmt: skip
+    first, other = norm(3)(x), nn.Sigmoid()(x)
+    assert [type(step.lead).__name__ for step in nn.Graph(x, first + other)._planned().steps] == [
+        "Sigmoid", "BatchNorm2d",
+    ]  # fmt: skip
+
+
 def test_what_is_fused_follows_the_modes():
     block = nn.Sequential(conv(3, 3), norm(3), nn.ReLU(), nn.Residual(nn.Sequential(conv(3, 3, seed=1), norm(3))))
     fused = ["0", "1+2", "3.main.0", "3.main.1+3.sum"]
@@ -645,6 +659,16 @@ def test_refused_arrays():
         nn.Sequential(named())(a)
     with pytest.raises(ValueError, match="^0: expected 2 inputs, got 1"):
         nn.Sequential(two_and_two())(a)
+
+
+def test_no_backward_pass_after_a_forward_pass_that_failed():
+    net = nn.Sequential(conv(3, 4), nn.ReLU(), nn.Flatten(), linear(120, 3), nn.ReLU())
+    out = net(spread(*IMAGES))
+    with pytest.raises(ValueError, match="x: expected shape"):
+        net(spread(3, 3, 4, 4))
+    assert all(layer.output is None for layer in net.layers)
+    with pytest.raises(RuntimeError, match="needs a forward pass before it"):
+        net.backward(np.ones(out.shape))
 
 
 def test_concatenate():

@@ -131,6 +131,10 @@ class Module:
         """Be as after a forward pass that gave `out`, which another layer computed along with its own."""
         self._x = self._out = out if self.gradients else None
 
+    def forget_pass(self):
+        """Be as if there had been no forward pass."""
+        self._x = self._out = self._step = None
+
     def lower(self, program, values, name):
         """Add this layer to a `Program`, for an input of these values; returns the values that it gives, a tuple."""
         return (program.add(self, values, name),)
@@ -344,7 +348,7 @@ class Module:
 
     def _input(self, x):
         """x as the floors need it, a plain array of the parameters' dtype; begins a forward pass."""
-        self._x = self._out = self._step = None
+        self.forget_pass()
         (x,) = checks.floats(x=x)
         for name, value in vars(self).items():
             if isinstance(value, Parameter):

@@ -1,7 +1,7 @@
 """How a net runs: its layers as a program, what is done in one pass, and how long each array is needed.
 
 A composition of layers (`Sequential`, `Residual`, `Graph`, however nested) lowers itself to a `Program`, a list of
-layers with the values that they take and give. A `Plan` groups these layers into steps by the rules of `_absorb`, and
+layers with the values that they take and give. A `Plan` groups these layers into steps by the rules of `_obstacle`, and
 runs them: forwards, and backwards with gradients summed where paths meet. A plan is made of the structure of a net and
 the modes of its layers, never of its weights, and is made anew when these have changed.
 """
@@ -270,10 +270,12 @@ class Plan:
         if step is None:
             step = Step(line)
             self._gather(step)
+            self.steps.append(step)
         else:
-            self.steps.remove(step)  # it runs once all that it now takes is there
             step.absorb(line)
-        self.steps.append(step)
+            if len(line.inputs) > 1:  # it runs once all that it now takes is there
+                self.steps.remove(step)
+                self.steps.append(step)
         self._from[step.output] = step
 
     def _absorbing(self, line):
@@ -362,6 +364,14 @@ class Plan:
         `watch`: called with "output", the number of each value, and the array.
         """
         self._begin(memory)
+        try:
+            return self._run(inputs, memory, watch)
+        except BaseException:
+            for layer in self._layers:
+                layer.forget_pass()
+            raise
+
+    def _run(self, inputs, memory, watch):
         with memory.passing(*inputs) as inputs:
             inputs = map(shared, inputs) if len(inputs) > 1 else inputs  # which may be one array
             values = dict(zip(self.program.inputs, inputs, strict=True))
