@@ -206,6 +206,9 @@ def test_damaged_and_missing_files(tmp_path, saved):
 def test_networks_are_recognised(name, shape, options):
     state = nn.torchvision.state_dict(nn.build(name, shape, 6, **options))
     assert nn.torchvision.recognise(state) == (name, shape[0], 6, options)
+    headless = {key: array for key, array in state.items() if key.split(".")[0] not in ("fc", "classifier")}
+    small = options | {"head": "cifar"} if "head" in options else options
+    assert nn.torchvision.recognise(headless) == (name, shape[0], None, small)
     state.pop("conv1.weight", None), state.pop("features.0.weight", None)
     with pytest.raises(ValueError, match="expected the names of a VGG or ResNet net of torchvision, got "):
         nn.torchvision.recognise(state)
@@ -606,6 +609,13 @@ def test_finetune_vgg_on_images_of_another_size(finetune, photos, saved):
     assert_array_equal(run.net.layers[0].weight.data, source.layers[0].weight.data)
     whole = load_run(finetune("whole", path, "--freeze", 5, path=photos))
     assert whole.config["net"]["options"]["head"] == "imagenet" and whole.image_shape == (3, 224, 224)
+
+
+def test_finetune_weights_without_a_head(finetune, saved, photos):
+    source = unlike(nn.vgg11(7, width=2))
+    state = {key: array for key, array in nn.torchvision.state_dict(source).items() if key.startswith("features")}
+    run = load_run(finetune("run", saved(state), "--image-size", 32, 32, path=photos))
+    assert_array_equal(run.net.layers[0].weight.data, source.layers[0].weight.data)
 
 
 def test_finetune_on_grayscale_images(finetune, saved):

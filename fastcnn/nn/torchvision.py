@@ -102,7 +102,7 @@ def recognise(state):
     Returns
     -------
     name : str, of `nn.NETWORKS`
-    channels, classes : int, of the images and the scores
+    channels, classes : int, of the images and the scores; classes None if the affine layers are missing
     options : dict, of `nn.build`, such as the width
 
     Raises
@@ -124,10 +124,10 @@ def recognise(state):
         name = _VGGS.get(sum(len(shape) == 4 for shape in shapes.values()))
         head = "imagenet" if len(affine) == 3 else "cifar"
         options = {"batch_norm": "features.1.weight" in shapes, "head": head}
-    if name is None or not affine or len(first) != 4:
+    if name is None or len(first) != 4:
         some = ", ".join(list(state)[:3]) or "none"
         raise ValueError(f"state: expected the names of a VGG or ResNet net of torchvision, got {some}, ...")
-    return name, first[1], affine[-1][0], {"width": first[0], **options}
+    return name, first[1], affine[-1][0] if affine else None, {"width": first[0], **options}
 
 
 def _at_or_behind(layer, key):
