@@ -77,10 +77,13 @@ class Memory:
         return np.asarray(_Lease(self, chunk, shape, dtype))
 
     def _fitting(self, size):
-        """Takes the smallest free memory that suffices; if there is none, None, and gives up some in return."""
+        """Takes the smallest free memory that suffices, of equals what was used last, which is in cache.
+
+        If there is none, None; and some is given up in return.
+        """
         best = None
         for i, chunk in enumerate(self.free):
-            if chunk.size >= size and (best is None or chunk.size < self.free[best].size):
+            if chunk.size >= size and (best is None or chunk.size <= self.free[best].size):
                 best = i
         if best is not None:
             return self.free.pop(best)
