@@ -313,6 +313,8 @@ def test_ensemble(make_run):
     assert_array_equal(nets.predict(x), before)
     with pytest.raises(ValueError, match="members: expected at least one"):
         Ensemble([])
+    with pytest.raises(ValueError, match="x: expected images, got none"):
+        ensemble.predict(x[:0])
 
 
 def test_averaged_weights():

@@ -68,7 +68,9 @@ class Ensemble:
         return sum(self.each(x, batch_size)) / len(self)
 
     def each(self, x, batch_size=256):
-        """The class probabilities of each member, a list of (N, classes) float64."""
+        """The class probabilities of each member, a list of (N, classes) float64; ValueError without images."""
+        if not len(x):
+            raise ValueError("x: expected images, got none")
         starts = range(0, len(x), checks.integer("batch_size", batch_size, 1))
         return [
             np.concatenate([softmax(_scores(*member, x[first : first + batch_size])) for first in starts])
