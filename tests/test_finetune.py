@@ -13,7 +13,7 @@ from train_support import QUICK, metrics_of, save, weights_of, without_times
 
 from fastcnn import data, layers, nn, optim
 from fastcnn.cli import main
-from fastcnn.train import Callback, Trainer, load_run, load_weights
+from fastcnn.train import Callback, Trainer, checkpoint, load_run, load_weights
 
 # name: what makes the net of ours, what makes PyTorch's, the shape of a batch
 VGG = dict(input_shape=(3, 224, 224), head="imagenet", width=4)
@@ -550,6 +550,32 @@ def test_finetuned_runs_go_on_bit_for_bit(base, finetune, tmp_path, capsys):
     half = finetune("half", weights, *options, "--epochs", "2")
     shutil.rmtree(weights)
     assert main(["train", "--resume", str(half), "--epochs", "4", "--no-progress"]) == 0
+    assert without_times(metrics_of(half)) == without_times(metrics_of(whole))
+    assert all(same_arrays(weights_of(whole), weights_of(half), weights_of(whole)))
+
+
+def test_a_finetuned_run_that_ends_before_its_first_checkpoint(base, finetune, tmp_path, monkeypatch, capsys):
+    """Its weights are there then, of an epoch that is trained again: from those that it began with."""
+
+    def full(*arguments):
+        raise OSError("no space left")
+
+    options, weights = ("--freeze", "none"), tmp_path / "weights"
+    whole = finetune("whole", base, *options)
+    shutil.copytree(base, weights)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        with pytest.raises(AssertionError):
+            finetune("half", weights, *options)
+    half = tmp_path / "half"
+    assert (half / "weights.safetensors").exists() and not (half / "checkpoint.safetensors").exists()
+    before = {file.name: file.read_bytes() for file in half.iterdir()}
+    weights.rename(tmp_path / "moved")
+    assert main(["train", "--resume", str(half), "--no-progress"]) == 2
+    assert f"the run in {half}, stopped in its first epoch, needs these weights" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in half.iterdir()} == before
+    (tmp_path / "moved").rename(weights)
+    assert main(["train", "--resume", str(half), "--no-progress"]) == 0
     assert without_times(metrics_of(half)) == without_times(metrics_of(whole))
     assert all(same_arrays(weights_of(whole), weights_of(half), weights_of(whole)))
 

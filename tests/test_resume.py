@@ -237,10 +237,40 @@ def test_a_full_disk(toy, whole, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(files, "_sync", full)
     assert main(["train", "--data", str(toy), *EVERYTHING, "--out", str(folder)]) == 2
-    assert capsys.readouterr().err.endswith("fastcnn train: no space left\n")
+    assert re.search(r"fastcnn train: .*run.\S+: not written \(no space left\)\n$", capsys.readouterr().err)
+    assert not list(folder.glob("part.*"))
     monkeypatch.undo()
     assert main(["train", "--resume", str(folder)]) == 0
     same_result(folder, whole)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such limits there")
+def test_a_disk_that_takes_no_checkpoint(toy, tmp_path):
+    """By the system itself, which cuts off what is written beyond a size; smaller files are."""
+    folder = tmp_path / "run"
+    code = f"""
+        import resource, sys
+        from fastcnn.cli import main
+
+        def limited(*arguments):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+            return save(*arguments)
+
+        from fastcnn.train import checkpoint
+        save, checkpoint.save = checkpoint.save, limited
+        sys.exit(main(["train", "--data", {str(toy)!r}, *{QUICK!r}, "--width", "9", "--out", {str(folder)!r}]))
+    """
+    process = start_python(tmp_path / "script.py", code)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and "Traceback" not in err, err
+    assert re.search(r"fastcnn train: .*run.checkpoint.safetensors: not written \(.+\)\n$", err)
+    assert {file.name for file in folder.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "monitor.jsonl",
+        "weights.safetensors",
+    }
+    assert main(["train", "--resume", str(folder)]) == 0
 
 
 def test_a_run_that_diverges_keeps_its_last_checkpoint(toy, tmp_path, capsys):
@@ -272,8 +302,12 @@ def test_a_finished_run(toy, whole, tmp_path, capsys):
 def test_two_processes_at_one_run(toy, whole, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
+    (folder / "error.txt").write_text("the other's")
+    edit(folder / "config.json", f'"{fastcnn.__version__}"', '"0.0"')  # a resumed run gets a new one
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with files.held(folder):
         assert main(["train", "--resume", str(folder)]) == 2
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert f"{folder}: another process is at work on this run" in capsys.readouterr().err
     assert main(["train", "--resume", str(folder)]) == 0
 

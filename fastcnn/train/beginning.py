@@ -6,7 +6,7 @@ import fastcnn
 from fastcnn import data, nn
 from fastcnn.train import recipe
 from fastcnn.train.datasets import load_dataset, with_channels
-from fastcnn.train.run import preprocessing
+from fastcnn.train.run import RunFolder, preprocessing
 from fastcnn.train.weights import load_tensors, read_source
 
 
@@ -130,10 +130,19 @@ class FromWeights(Anew):
 
 
 def beginning(arguments, folder=None):
-    """What the training of these options begins with; `folder`: of the run that goes on."""
+    """What the training of these options begins with; `folder`: of the run that goes on.
+
+    That is its own weights once it has a checkpoint, without which it begins again with those that it began with.
+    """
     weights = vars(arguments).get("weights")
     if weights is None:
         return Anew(arguments)
-    if folder is not None and (folder / "weights.safetensors").is_file():
+    if folder is None:
+        return FromWeights(arguments, weights)
+    if RunFolder.checkpoint_of(folder).is_file() and (folder / "weights.safetensors").is_file():
         return FromWeights(arguments, folder, as_it_is=True)
-    return FromWeights(arguments, weights)
+    try:
+        return FromWeights(arguments, weights)
+    except FileNotFoundError as error:
+        message = f"{error}; the run in {folder}, stopped in its first epoch, needs these weights to go on"
+        raise FileNotFoundError(message) from error

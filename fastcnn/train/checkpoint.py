@@ -24,8 +24,7 @@ def save(path, tensors, state):
     """
     arrays = {name: np.array(device.to_host(array), order="C") for name, array in tensors.items()}
     metadata = {"training": json.dumps({"format": FORMAT, **state}, allow_nan=False)}
-    library = need("safetensors.numpy")
-    files.replace(path, lambda part: library.save_file(arrays, part, metadata))
+    files.replace(path, need("safetensors.numpy").save(arrays, metadata))
 
 
 def load(path):

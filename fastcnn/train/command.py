@@ -33,8 +33,9 @@ _CHANGEABLE = {"data", "epochs", "threads", "no_progress", "checkpoint_minutes",
 def train(arguments):
     """Train as the command line asks; returns the exit status."""
     session = _prepare(arguments)
-    path = arguments.out or _folder(session.dataset)
-    return session.carry_out(RunFolder(path, session.config()))
+    run = RunFolder(arguments.out or _folder(session.dataset), session.config())
+    with files.held(run.path):
+        return session.carry_out(run)
 
 
 def resume(folder, given, defaults):
@@ -50,7 +51,15 @@ def resume(folder, given, defaults):
     ------
     ValueError
         If options or data are not those of the run, or there is nothing to go on with.
+    BlockingIOError
+        If another process is at work on the run: nothing in the folder is touched then.
     """
+    read_config(folder)  # a folder without a run is refused as such
+    with files.held(folder):
+        return _go_on(folder, given, defaults)
+
+
+def _go_on(folder, given, defaults):
     config = read_config(folder)
     options = defaults | config["options"]
     if options["find_lr"]:
@@ -120,7 +129,7 @@ class _Session:
             return _find_lr(trainer, run, arguments.backend)
         trainer.checkpoint = RunFolder.checkpoint_of(run.path)
         trainer.callbacks = self._callbacks(run)
-        with files.held(run.path), fastcnn.backend(arguments.backend):
+        with fastcnn.backend(arguments.backend):
             try:
                 trainer.fit(self.evaluation)
             except KeyboardInterrupt as interrupt:

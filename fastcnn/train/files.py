@@ -14,17 +14,26 @@ def replace(path, write):
     ----------
     path : path
     write : bytes, or function of the path that it has to write to
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, as on a full disk; what there is of it is removed.
     """
     path = pathlib.Path(path)
     part = path.with_name(f"part.{path.name}")  # which has the ending that some libraries go by
-    if callable(write):
-        write(part)
-    else:
-        part.write_bytes(write)
-    _sync(part)
-    os.replace(part, path)
-    if os.name != "nt":  # where folders cannot be opened
-        _sync(path.parent)
+    try:
+        if callable(write):
+            write(part)
+        else:
+            part.write_bytes(write)
+        _sync(part)
+        os.replace(part, path)
+        if os.name != "nt":  # where folders cannot be opened
+            _sync(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f"{path}: not written ({error.strerror or error})") from error
 
 
 @contextlib.contextmanager
