@@ -687,7 +687,8 @@ def _update(name, *state, variants=(), **options):
     def inputs(rng, shape, **variant):
         arrays = {key: rng.standard_normal(shape) for key in ("w", "dw")}
         arrays |= {key: rng.random(shape) if key in ("g2", "v") else rng.standard_normal(shape) for key in state}
-        return dict(**arrays, lr=0.05, weight_decay=0.01, l1=0.002, grad_scale=0.7, **{**options, **variant})
+        common = dict(lr=0.05, weight_decay=0.01, l1=0.002, grad_scale=0.7, clip_value=0.8)
+        return {**arrays, **common, **options, **variant}
 
     arrays = ("w", *state)
     cases = _SHAPES + _cases([dict(shape=(3, 7), **variant) for variant in variants])

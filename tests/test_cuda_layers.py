@@ -272,6 +272,7 @@ GROUPS = "groups=[optim.Group(optim.vectors, weight_decay=0), optim.Group('0.*',
     [
         "momentum=0.9, nesterov=True, weight_decay=0.1",
         "clip_norm=0.5, l1=0.01",
+        "clip_norm=0.5, clip_value=0.02, weight_decay=0.1",
         f"clip_norm=0.5, momentum=0.9, weight_decay=0.1, {GROUPS}",
     ],
 )

@@ -40,6 +40,40 @@ def test_a_gradient_scale_may_stay_on_the_device(run_python):
     )
 
 
+def test_gradients_are_clipped_by_value(run_python):
+    """After the scale, also one on the device; infinity as well, and NaN stays."""
+    simulate(
+        run_python,
+        """
+        import numpy as np
+        from fastcnn.cuda import optim
+        from fastcnn.cuda.arrays import to_device, to_host
+        from fastcnn.reference import optim as reference
+
+        rng = np.random.default_rng()
+        for dtype in (np.float32, np.float64):
+            w, dw, v, m = (rng.uniform(-1, 1, 37).astype(dtype) for _ in range(4))
+            v = abs(v)
+            scale, exact = optim.clip_scale(to_device(dw), 2.0), reference.clip_scale(dw, 2.0)
+            dw[3:20:5] = np.nan, np.inf, -np.inf, 1e30
+            for rule, state, rest in (
+                ("sgd_update", (), ()),
+                ("momentum_update", (m,), ()),
+                ("adagrad_update", (v,), ()),
+                ("rmsprop_update", (v,), ()),
+                ("adam_update", (m, v), (3,)),
+            ):
+                options = dict(weight_decay=0.1, l1=0.01, clip_value=0.3)
+                given = map(to_device, (w, dw, *state))
+                got = to_host(getattr(optim, rule)(*given, *rest, 0.1, grad_scale=scale, **options)[0])
+                host = (a.astype(float) for a in (w, dw, *state))
+                expected = getattr(reference, rule)(*host, *rest, 0.1, grad_scale=exact, **options)[0]
+                assert np.isnan(got[3]) and np.isfinite(np.delete(got, 3)).all()
+                np.testing.assert_allclose(got, expected, rtol=1e-4 if dtype == np.float32 else 1e-12)
+    """,
+    )
+
+
 def test_norms_of_several_blocks_and_of_memory_that_is_not_aligned(run_python):
     """The same number to the last bit, wherever the array begins."""
     simulate(

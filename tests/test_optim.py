@@ -123,6 +123,73 @@ def test_clipping_leaves_weight_decay_alone():
     follow(optimizer, sgd, 0.05, lambda w, dw: 10 * dw / np.linalg.norm(dw) + 0.1 * w)
 
 
+@every_rule
+@pytest.mark.parametrize("norm", [None, 40.0])
+def test_clipping_by_value(name, norm):
+    """After that by norm, and before the penalties; elements beyond the limit, and some that are not finite."""
+    make, options, rule = RULES[name]
+    penalties = {} if "adamw" in name else {"weight_decay": 0.1, "l1": 0.02}
+    optimizer = make(Flat(), 0.05, clip_norm=norm, clip_value=0.6, **penalties, **options)
+
+    def prepare(w, dw):
+        scaled = dw if norm is None else dw * min(1, norm / np.linalg.norm(dw))
+        assert 0.1 < np.mean(abs(scaled) > 0.6) < 0.9
+        return np.clip(scaled, -0.6, 0.6) + sum(penalties.get(k, 0) * f(w) for k, f in PULLS.items())
+
+    follow(optimizer, rule, 0.05, prepare)
+
+
+PULLS = {"weight_decay": lambda w: w, "l1": np.sign}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_clipping_by_value_leaves_nan_and_bounds_infinity(dtype):
+    optimizer = optim.SGD(Flat(dtype), 1.0, clip_value=0.5)
+    w, dw = optimizer.parameters.data.copy(), gradient(1, dtype)
+    dw[:40:3], dw[1:40:3], dw[2:40:3] = np.nan, np.inf, -np.inf
+    optimizer.parameters.grad[...] = dw
+    optimizer.step()
+    assert_allclose(optimizer.parameters.data, w - np.clip(dw, -0.5, 0.5), rtol=1e-6, atol=1e-6)
+    assert np.isnan(optimizer.parameters.data[:40:3]).all() and np.isfinite(optimizer.parameters.data[1:40:3]).all()
+
+
+def test_groups_may_have_limits_of_their_own():
+    groups = [optim.Group("*.bias", clip_value=0.1), optim.Group("1.*", clip_value=math.inf)]
+    optimizer, limits = optim.SGD(Named(), 1.0, clip_value=0.5, groups=groups), np.full(SIZE, 0.5)
+    limits[optimizer.parameters.part("0.bias")] = 0.1
+    for part in ("1.weight", "1.bias"):
+        limits[optimizer.parameters.part(part)] = math.inf
+    w, dw = optimizer.parameters.data.copy(), gradient(1)
+    optimizer.parameters.grad[...] = dw
+    optimizer.step()
+    assert_allclose(optimizer.parameters.data, w - np.clip(dw, -limits, limits), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name, theirs, options",
+    [
+        ("SGD", "SGD", dict(momentum=0.9, nesterov=True, weight_decay=0.01)),
+        ("AdamW", "AdamW", dict(weight_decay=0.02)),
+        ("Adam", "Adam", dict(weight_decay=0.02)),
+    ],
+)
+def test_clipping_is_pytorchs(name, theirs, options):
+    """clip_grad_norm_, then clip_grad_value_, then the step."""
+    torch = pytest.importorskip("torch")
+    mine = getattr(optim, name)(Flat(), 0.05, clip_norm=30.0, clip_value=0.3, **options)
+    parameter = torch.nn.Parameter(torch.from_numpy(mine.parameters.data.copy()))
+    peer = getattr(torch.optim, theirs)([parameter], 0.05, **options)
+    for t in range(1, STEPS + 1):
+        mine.parameters.grad[...] = gradient(t)
+        mine.step()
+        parameter.grad = torch.from_numpy(gradient(t))
+        torch.nn.utils.clip_grad_norm_([parameter], 30.0)
+        torch.nn.utils.clip_grad_value_([parameter], 0.3)
+        peer.step()
+        # PyTorch divides by the norm plus 1e-6
+        assert_allclose(mine.parameters.data, parameter.detach().numpy(), rtol=1e-6, atol=1e-6)
+
+
 def test_adamw_decays_beside_the_step():
     def adamw(w, g, state, t, lr):
         return adam(w, g, state, t, lr) - lr * 0.3 * w
@@ -224,7 +291,7 @@ def test_what_is_frozen_does_not_count_for_the_norm():
 def test_groups_refuse():
     with pytest.raises(ValueError, match=r"groups: no parameter matches 'head\.\*'"):
         optim.SGD(Named(), 0.1, groups=[optim.Group("head.*", lr=10)])
-    for option in ("lr", "weight_decay", "l1"):
+    for option in ("lr", "weight_decay", "l1", "clip_value"):
         with pytest.raises(ValueError, match=f"^{option}: expected"):
             optim.Group("*", **{option: -1})
 
@@ -282,7 +349,7 @@ def test_float32_stays_float32(name):
 def test_state_dict_resumes(name):
     """Also in an optimizer that was made with other options, and by way of a file without pickled objects."""
     make, options, _ = RULES[name]
-    options = {"weight_decay": 0.1, "l1": 0.02, "clip_norm": 50.0, **options}
+    options = {"weight_decay": 0.1, "l1": 0.02, "clip_norm": 50.0, "clip_value": 0.7, **options}
     whole, half = make(Flat(), 0.05, **options), make(Flat(), 0.05, **options)
     for t in range(1, 5):
         whole.parameters.grad[...] = gradient(t)
@@ -331,6 +398,7 @@ def test_state_dict_tells_the_rate_of_the_last_step_and_no_limit_as_infinity():
         (dict(lr=np.ones(2)), r"\['lr'\]: expected a number, got array"),
         (dict(beta2=1.0), r"\['beta2'\]: expected a number in \[0, 1\), got 1.0"),
         (dict(clip_norm=0.0), r"\['clip_norm'\]: expected"),
+        (dict(clip_value=0.0), r"\['clip_value'\]: expected"),
         (dict(eps_inside=2), r"\['eps_inside'\]: expected one of True, False, got 2"),
     ],
 )
@@ -366,6 +434,8 @@ def test_a_gradient_that_is_not_finite_shows():
         (optim.SGD, dict(lr=0.1, weight_decay=-1)),
         (optim.SGD, dict(lr=0.1, l1=-1)),
         (optim.SGD, dict(lr=0.1, clip_norm=0)),
+        (optim.SGD, dict(lr=0.1, clip_value=-1)),
+        (optim.SGD, dict(lr=0.1, clip_value=math.nan)),
         (optim.RMSProp, dict(decay=2)),
         (optim.Adagrad, dict(eps=-1)),
         (optim.Adam, dict(beta1=1)),

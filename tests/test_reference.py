@@ -289,11 +289,12 @@ def test_groupnorm_by_hand_and_its_special_cases():
             assert_allclose(out[n, channels], expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("clip", [math.inf, 1.5])
 @pytest.mark.parametrize("inside", [False, True])
-def test_update_rules_by_hand(inside):
+def test_update_rules_by_hand(inside, clip):
     w, dw, s = np.array([2.0, -1.0]), np.array([3.0, 0.5]), np.array([0.25, 4.0])
-    g = np.array([2 * 3 + 0.1 * 2 + 0.3, 2 * 0.5 - 0.1 - 0.3])
-    penalties = {"weight_decay": 0.1, "l1": 0.3, "grad_scale": 2.0}
+    g = np.array([min(2 * 3, clip) + 0.1 * 2 + 0.3, 2 * 0.5 - 0.1 - 0.3])
+    penalties = {"weight_decay": 0.1, "l1": 0.3, "grad_scale": 2.0, "clip_value": clip}
     root = (lambda a: np.sqrt(a + 1e-2)) if inside else (lambda a: np.sqrt(a) + 1e-2)
     eps = {"eps": 1e-2, "eps_inside": inside}
 

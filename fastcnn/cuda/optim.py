@@ -1,9 +1,9 @@
 """Update rules: one fused pass over parameters, gradients and state, in place where `out` is the inputs themselves.
 
-The gradient that enters each rule is g = grad_scale dw + weight_decay w + l1 sign(w), where grad_scale is a number, or
-one that is still on the device (`clip_scale`). Sources: Sutskever et al. (2013) for momentum and its Nesterov form;
-Duchi et al. (2011) Adagrad; Tieleman and Hinton (2012) RMSProp; Kingma and Ba (2014) Adam; Loshchilov and Hutter (2019)
-AdamW.
+The gradient that enters each rule is g = clip(grad_scale dw) + weight_decay w + l1 sign(w), where clip(a) is a brought
+into [-clip_value, clip_value], and grad_scale is a number, or one that is still on the device (`clip_scale`). Sources:
+Sutskever et al. (2013) for momentum and its Nesterov form; Duchi et al. (2011) Adagrad; Tieleman and Hinton (2012)
+RMSProp; Kingma and Ba (2014) Adam; Loshchilov and Hutter (2019) AdamW.
 """
 
 import math
@@ -22,41 +22,44 @@ from fastcnn.cuda.vectors import LANES, lanes, load_part, load_vector, store_vec
 gradient = device(formula.gradient)
 
 
-def sgd_update(w, dw, lr, weight_decay=0.0, l1=0.0, grad_scale=1.0, out=None):
+def sgd_update(w, dw, lr, weight_decay=0.0, l1=0.0, grad_scale=1.0, clip_value=math.inf, out=None):
     """w' = w - lr g. Returns (w',)."""
-    return _update(_sgd, (w,), dw, (lr, weight_decay, l1), grad_scale, out)
+    return _update(_sgd, (w,), dw, (lr, weight_decay, l1, clip_value), grad_scale, out)
 
 
 def momentum_update(
-    w, dw, v, lr, rho=0.9, nesterov=False, lr_in_velocity=False, weight_decay=0.0, l1=0.0, grad_scale=1.0, out=None
-):
+    w, dw, v, lr, rho=0.9, nesterov=False, lr_in_velocity=False, weight_decay=0.0, l1=0.0, grad_scale=1.0,
+    clip_value=math.inf, out=None,
+):  # fmt: skip
     """v' = rho v + g, w' = w - lr v' (Nesterov: w - lr (g + rho v')).
 
     `lr_in_velocity`: v' = rho v - lr g, w' = w + v' (Nesterov: w + rho v' - lr g). Returns (w', v').
     """
     gain, step = (-lr, 1.0) if lr_in_velocity else (1.0, -lr)
     function = _nesterov if nesterov else _momentum
-    return _update(function, (w, v), dw, (rho, gain, step, weight_decay, l1), grad_scale, out)
+    return _update(function, (w, v), dw, (rho, gain, step, weight_decay, l1, clip_value), grad_scale, out)
 
 
 def adagrad_update(
-    w, dw, g2, lr, eps=1e-8, eps_inside=False, weight_decay=0.0, l1=0.0, grad_scale=1.0, out=None
-):  # fmt: skip
+    w, dw, g2, lr, eps=1e-8, eps_inside=False, weight_decay=0.0, l1=0.0, grad_scale=1.0, clip_value=math.inf, out=None
+):
     """G' = G + g^2, w' = w - lr g / (sqrt(G') + eps), or sqrt(G' + eps) with `eps_inside`. Returns (w', G')."""
-    return _update(_scaled, (w, g2), dw, (1.0, 1.0, lr, *_eps(eps, eps_inside), weight_decay, l1), grad_scale, out)
+    numbers = (1.0, 1.0, lr, *_eps(eps, eps_inside), weight_decay, l1, clip_value)
+    return _update(_scaled, (w, g2), dw, numbers, grad_scale, out)
 
 
 def rmsprop_update(
-    w, dw, g2, lr, decay=0.99, eps=1e-8, eps_inside=False, weight_decay=0.0, l1=0.0, grad_scale=1.0, out=None
-):
+    w, dw, g2, lr, decay=0.99, eps=1e-8, eps_inside=False, weight_decay=0.0, l1=0.0, grad_scale=1.0,
+    clip_value=math.inf, out=None,
+):  # fmt: skip
     """G' = decay G + (1 - decay) g^2, w' = w - lr g / (sqrt(G') + eps), or sqrt(G' + eps). Returns (w', G')."""
-    numbers = (decay, 1 - decay, lr, *_eps(eps, eps_inside), weight_decay, l1)
+    numbers = (decay, 1 - decay, lr, *_eps(eps, eps_inside), weight_decay, l1, clip_value)
     return _update(_scaled, (w, g2), dw, numbers, grad_scale, out)
 
 
 def adam_update(
     w, dw, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, eps_inside=False, weight_decay=0.0, decoupled=False, l1=0.0,
-    grad_scale=1.0, out=None,
+    grad_scale=1.0, clip_value=math.inf, out=None,
 ):  # fmt: skip
     """Adam's step number t >= 1; `decoupled` weight decay (AdamW): w -= lr weight_decay w. Returns (w', m', v').
 
@@ -65,7 +68,7 @@ def adam_update(
     """
     coupled, shrink = (0.0, lr * weight_decay) if decoupled else (weight_decay, 0.0)
     corrected = lr / (1 - beta1**t), 1 / (1 - beta2**t)
-    numbers = (beta1, 1 - beta1, beta2, 1 - beta2, *corrected, *_eps(eps, eps_inside), shrink, coupled, l1)
+    numbers = (beta1, 1 - beta1, beta2, 1 - beta2, *corrected, *_eps(eps, eps_inside), shrink, coupled, l1, clip_value)
     return _update(_adam, (w, m, v), dw, numbers, grad_scale, out)
 
 
@@ -145,15 +148,15 @@ def _rule(update, count, numbers):
 @device
 def sgd(values, k, dw, grad_scale, numbers):
     """w' = w - lr g."""
-    lr, weight_decay, l1 = numbers
-    values[0, k] -= lr * gradient(values[0, k], dw, weight_decay, l1, grad_scale)
+    lr, weight_decay, l1, clip_value = numbers
+    values[0, k] -= lr * gradient(values[0, k], dw, weight_decay, l1, grad_scale, clip_value)
 
 
 @device
 def momentum(values, k, dw, grad_scale, numbers):
     """v' = rho v + gain g, w' = w + step v'."""
-    rho, gain, step, weight_decay, l1 = numbers
-    g = gain * gradient(values[0, k], dw, weight_decay, l1, grad_scale)
+    rho, gain, step, weight_decay, l1, clip_value = numbers
+    g = gain * gradient(values[0, k], dw, weight_decay, l1, grad_scale, clip_value)
     velocity = rho * values[1, k] + g
     values[0, k] += step * velocity
     values[1, k] = velocity
@@ -162,8 +165,8 @@ def momentum(values, k, dw, grad_scale, numbers):
 @device
 def nesterov(values, k, dw, grad_scale, numbers):
     """v' = rho v + gain g, w' = w + step (gain g + rho v')."""
-    rho, gain, step, weight_decay, l1 = numbers
-    g = gain * gradient(values[0, k], dw, weight_decay, l1, grad_scale)
+    rho, gain, step, weight_decay, l1, clip_value = numbers
+    g = gain * gradient(values[0, k], dw, weight_decay, l1, grad_scale, clip_value)
     velocity = rho * values[1, k] + g
     values[0, k] += step * (g + rho * velocity)
     values[1, k] = velocity
@@ -172,8 +175,8 @@ def nesterov(values, k, dw, grad_scale, numbers):
 @device
 def scaled(values, k, dw, grad_scale, numbers):
     """G' = decay G + gain g^2, w' = w - lr g / root(G')."""
-    decay, gain, lr, inside, outside, weight_decay, l1 = numbers
-    g = gradient(values[0, k], dw, weight_decay, l1, grad_scale)
+    decay, gain, lr, inside, outside, weight_decay, l1, clip_value = numbers
+    g = gradient(values[0, k], dw, weight_decay, l1, grad_scale, clip_value)
     square = decay * values[1, k] + gain * g * g
     values[0, k] -= lr * g / root(square, inside, outside)
     values[1, k] = square
@@ -182,9 +185,9 @@ def scaled(values, k, dw, grad_scale, numbers):
 @device
 def adam(values, k, dw, grad_scale, numbers):
     """m' = beta1 m + rest1 g, v' = beta2 v + rest2 g^2, w' = w - (shrink w + lr m' / root(v' correction))."""
-    beta1, rest1, beta2, rest2, lr, correction, inside, outside, shrink, weight_decay, l1 = numbers
+    beta1, rest1, beta2, rest2, lr, correction, inside, outside, shrink, weight_decay, l1, clip_value = numbers
     w = values[0, k]
-    g = gradient(w, dw, weight_decay, l1, grad_scale)
+    g = gradient(w, dw, weight_decay, l1, grad_scale, clip_value)
     first = beta1 * values[1, k] + rest1 * g
     second = beta2 * values[2, k] + rest2 * g * g
     values[0, k] = w - (shrink * w + lr * first / root(second * correction, inside, outside))
@@ -198,8 +201,8 @@ def root(square, inside, outside):
     return math.sqrt(square + inside) + outside
 
 
-_sgd, _momentum, _nesterov = _rule(sgd, 1, 3), _rule(momentum, 2, 5), _rule(nesterov, 2, 5)
-_scaled, _adam = _rule(scaled, 2, 7), _rule(adam, 3, 11)
+_sgd, _momentum, _nesterov = _rule(sgd, 1, 4), _rule(momentum, 2, 6), _rule(nesterov, 2, 6)
+_scaled, _adam = _rule(scaled, 2, 8), _rule(adam, 3, 12)
 
 
 @kernel("T[::1], boolean, float64[:, ::1]", opcodes=("LDG.E.128",))

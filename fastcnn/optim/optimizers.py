@@ -2,8 +2,10 @@
 
 Every optimizer takes `parameters` with flat arrays `data` and `grad` (`nn.FlatParameters`), the learning rate `lr` (an
 attribute that a schedule may set before each step), `weight_decay` and `l1` (added to the gradient: weight_decay w +
-l1 sign w), `clip_norm`: gradients of a larger Euclidean norm are scaled down to it; and `groups` of parameters that
-have options of their own.
+l1 sign w), `clip_norm`: gradients of a larger Euclidean norm are scaled down to it, `clip_value`: their elements are
+brought into [-clip_value, clip_value]; and `groups` of parameters that have options of their own. The norm is clipped
+first, then the elements, and what is added is not clipped, as with PyTorch's clip_grad_norm_, clip_grad_value_ and its
+optimizers' weight decay, one after the other. A NaN stays NaN.
 """
 
 import copy
@@ -19,6 +21,8 @@ import numpy as np
 from fastcnn.layers import checks, device
 from fastcnn.layers.backend import floor, host_floor
 
+_OF_GROUPS = "weight_decay", "l1", "clip_value"  # the optimizer's, unless a group says something else
+
 
 @dataclass(frozen=True)
 class Group:
@@ -33,6 +37,7 @@ class Group:
     frozen : bool
         The parameters and the optimizer's state for them stay as they are, bit for bit; their gradients do not count
         for `clip_norm`.
+    clip_value : float, or None for the optimizer's
     """
 
     match: str | Callable
@@ -40,11 +45,16 @@ class Group:
     weight_decay: float | None = None
     l1: float | None = None
     frozen: bool = False
+    clip_value: float | None = None
 
     def __post_init__(self):
-        for name in ("lr", "weight_decay", "l1"):
-            if getattr(self, name) is not None:
-                checks.number(name, getattr(self, name), 0)
+        for name in ("lr", *self.says):
+            Optimizer._options[name](name, getattr(self, name))
+
+    @property
+    def says(self):
+        """Names of the options that are the group's own."""
+        return [name for name in _OF_GROUPS if getattr(self, name) is not None]
 
     def holds(self, name, shape):
         """Whether a parameter belongs to the group."""
@@ -52,8 +62,7 @@ class Group:
 
     def over(self, other):
         """This group's options where it says something, else those of `other`."""
-        own = {name: getattr(self, name) for name in ("weight_decay", "l1")}
-        kept = {name: getattr(other, name) if value is None else value for name, value in own.items()}
+        kept = {name: getattr(self if name in self.says else other, name) for name in _OF_GROUPS}
         return Group("*", self.lr * other.lr, **kept, frozen=self.frozen or other.frozen)
 
 
@@ -106,11 +115,14 @@ class Optimizer:
     """
 
     _state = ()
-    _options = {"lr": _not_negative, "weight_decay": _not_negative, "l1": _not_negative, "clip_norm": _limit}
+    _options = {
+        "lr": _not_negative, "weight_decay": _not_negative, "l1": _not_negative, "clip_norm": _limit,
+        "clip_value": _limit,
+    }  # fmt: skip
 
-    def __init__(self, parameters, lr, weight_decay=0.0, l1=0.0, clip_norm=None, groups=()):
+    def __init__(self, parameters, lr, weight_decay=0.0, l1=0.0, clip_norm=None, clip_value=None, groups=()):
         self.parameters, self.steps = parameters, 0
-        self._set(lr=lr, weight_decay=weight_decay, l1=l1, clip_norm=clip_norm)
+        self._set(lr=lr, weight_decay=weight_decay, l1=l1, clip_norm=clip_norm, clip_value=clip_value)
         self.state = {name: device.zeros(parameters.data.shape, parameters.data) for name in self._state}
         self._groups, self._trainable = tuple(groups), _trainable(parameters)
         self._spans = list(_spans(parameters, self._groups, self._trainable))
@@ -130,9 +142,8 @@ class Optimizer:
             if group.frozen:
                 continue
             w, dw, *state = (a[first:last] for a in (self.parameters.data, self.parameters.grad, *self.state.values()))
-            decay = self.weight_decay if group.weight_decay is None else group.weight_decay
-            penalties = dict(weight_decay=decay, l1=self.l1 if group.l1 is None else group.l1)
-            self._update(w, dw, *state, lr=self.lr * group.lr, **penalties, grad_scale=grad_scale, out=(w, *state))
+            options = {name: getattr(group if name in group.says else self, name) for name in _OF_GROUPS}
+            self._update(w, dw, *state, lr=self.lr * group.lr, **options, grad_scale=grad_scale, out=(w, *state))
 
     def over(self, parameters):
         """A copy of the optimizer and its state that updates other parameters, those of a copy of the net."""
@@ -159,7 +170,7 @@ class Optimizer:
         -------
         dict
             "optimizer", the name of the class; "steps", how many were taken; the options, numbers and booleans under
-            their own names ("clip_norm" is infinite where there is none); and the state arrays (not copies).
+            their own names (limits are infinite where there are none); and the state arrays (not copies).
         """
         options = {name: _scalar(name, getattr(self, name)) for name in self._options}
         return {"optimizer": type(self).__name__, "steps": self.steps, **options, **self.state}
