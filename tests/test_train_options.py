@@ -151,6 +151,7 @@ def test_vectors_need_not_decay():
         (["--width", 2, "--loss", "hinge", "--optimizer", "sgd", "--no-decay-vectors"], dict(width=2, drop=0.3)),
         (["--width", 2, "--preprocess", "StandardizeEach", "--label-smoothing", 0.2], dict(width=2, drop=0.3)),
         (["--augment", "mixup", "--prefetch", 0, "--l1", 1e-4, "--clip-norm", 1], dict(width=24, drop=0.3)),
+        (["--width", 2, "--clip-value", 0.05], dict(width=2, drop=0.3)),
     ],
 )  # fmt: skip
 def test_runs(train, options, net):
@@ -158,6 +159,8 @@ def test_runs(train, options, net):
     folder = train("run", *options)
     run = load_run(folder)
     assert run.config["net"]["options"] == net and len(run.metrics) == 2
+    limit = run.config["optimizer"]["clip_value"]
+    assert limit == run.config["options"]["clip_value"] == (0.05 if "--clip-value" in options else None)
     assert run.config["options"]["lr"] == run.config["optimizer"]["lr"] == (1e-3 if "adam" in options else 0.01)
     before = digest(folder)
     assert main(["train", "--resume", str(folder)]) == 0 and digest(folder) == before
@@ -284,6 +287,7 @@ def test_the_readme(tmp_path, monkeypatch, capsys):
         (["--label-smoothing", "2"], "label_smoothing: expected"),
         (["--optimizer", "adam", "--momentum", "0.5"], "--momentum: the optimizer adam has none"),
         (["--clip-norm", "0"], "clip_norm: expected"),
+        (["--clip-value", "0"], "clip_value: expected"),
         (["--l1", "-1"], "l1: expected"),
     ],
 )

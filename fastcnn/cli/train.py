@@ -85,6 +85,9 @@ def add_learning(group):
     )
     group.add_argument("--clip-norm", type=float, metavar="NORM", help="scale gradients of a larger norm down to it")
     group.add_argument(
+        "--clip-value", type=float, metavar="VALUE", help="bring each element of the gradients into [-VALUE, VALUE]"
+    )
+    group.add_argument(
         "--patience", type=positive, metavar="EPOCHS",
         help="stop when so many epochs brought nothing better on the --validation part; the best weights are kept",
     )  # fmt: skip

@@ -253,6 +253,7 @@ def _prepare(arguments, folder=None):
     optimizer = recipe.optimizer(
         arguments.optimizer, nn.FlatParameters(net), arguments.lr, arguments.momentum, not arguments.no_decay_vectors,
         start.groups(net), weight_decay=arguments.weight_decay, l1=arguments.l1, clip_norm=arguments.clip_norm,
+        clip_value=arguments.clip_value,
     )  # fmt: skip
     trainer = Trainer(
         net, optimizer, _batches(arguments, dataset, preprocess, dtype), preprocess,

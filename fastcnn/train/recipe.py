@@ -70,7 +70,7 @@ def optimizer(name, parameters, lr, momentum=None, decay_vectors=True, groups=()
     momentum : float, of "momentum" and "nesterov" alone; None: `MOMENTUM`
     decay_vectors : bool, whether `weight_decay` and `l1` are for parameters of one axis, too
     groups : sequence of optim.Group
-    common : `weight_decay`, `l1`, `clip_norm`
+    common : `weight_decay`, `l1`, `clip_norm`, `clip_value`
 
     Raises
     ------
