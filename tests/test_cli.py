@@ -25,6 +25,7 @@ COMMANDS = [
     "report",
     "validate",
     "bench",
+    "study",
     "info",
 ]
 FACTS = [

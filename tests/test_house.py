@@ -73,7 +73,7 @@ LEVEL = {
     "catalogue": 3, "optim": 3, "data": 3,
     "nn": 4, "validate": 4,
     "train": 5, "compat": 5,
-    "info": 6,
+    "info": 6, "study": 6,
     "bench": 7,
     "cli": 8, "__main__": 9,
 }  # fmt: skip

@@ -8,7 +8,7 @@ import os
 import sys
 
 from fastcnn import __version__
-from fastcnn.cli import bench, check, configfile, evaluate, finetune, info, predict, report, train, validate
+from fastcnn.cli import bench, check, configfile, evaluate, finetune, info, predict, report, study, train, validate
 from fastcnn.cuda.errors import CudaLaunchError, CudaUnavailableError
 
 COMMANDS = (
@@ -20,6 +20,7 @@ COMMANDS = (
     report,
     validate,
     bench,
+    study,
     info,
 )
 

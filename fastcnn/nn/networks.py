@@ -233,17 +233,17 @@ def network_options(name, input_shape, **options):
     for option in options:
         if option not in defaults:
             has = f"it has {', '.join(defaults)}" if defaults else "it has none"
-            raise ValueError(f"{name} has no option {option!r}{_nearest(option, defaults)}; {has}")
+            raise ValueError(f"{name} has no option {option!r}{nearest(option, defaults)}; {has}")
     return defaults | options
 
 
 def _network(name):
     if name not in NETWORKS:
-        raise ValueError(f"there is no network {name!r}{_nearest(name, NETWORKS)}; known are {', '.join(NETWORKS)}")
+        raise ValueError(f"there is no network {name!r}{nearest(name, NETWORKS)}; known are {', '.join(NETWORKS)}")
     return NETWORKS[name]
 
 
-def _nearest(name, names):
+def nearest(name, names):
     """A guess at what was meant, to be put into a message."""
     found = difflib.get_close_matches(name, names, 1)
     return f" (did you mean {found[0]!r}?)" if found else ""
