@@ -56,6 +56,7 @@ def randomised(torch, peer, seed):
     return peer.eval()
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("name", PEERS)
 def test_pytorch_with_the_same_file(name, tmp_path):
     """Scores in float32 against PyTorch's in float64.

@@ -282,6 +282,7 @@ def assert_near(ours, theirs, limit, name):
     assert np.linalg.norm(ours - theirs) <= limit * max(np.linalg.norm(theirs), 1e-12), name
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("training", [True, False], ids=["training", "test mode"])
 @pytest.mark.parametrize("name", PEERS)
 def test_pytorch_agrees(name, training):
@@ -330,6 +331,7 @@ TRAINED = {
 }
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("name", TRAINED)
 def test_fifty_steps_of_training_are_those_of_pytorch(name):
     """Same weights, same batches, SGD with momentum and weight decay.
