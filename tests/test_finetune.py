@@ -493,6 +493,8 @@ def test_finetune_keeps_the_head_of_the_same_classes(base, finetune, tmp_path, c
     path = save(tmp_path / "same.npz", n_train=20)
     folder = finetune("run", base, "--lr", "0", path=path)
     assert "the head is kept" in capsys.readouterr().out
+    assert json.loads((folder / "config.json").read_text())["options"]["head"] == "keep"
+    assert main(["report", str(folder)]) == 0 and "first loss" not in capsys.readouterr().out
     before, after = weights_of(base), weights_of(folder)
     assert all(same_arrays(before, after, before))
     other = weights_of(finetune("other", base, "--lr", "0", "--head", "linear", path=path))
@@ -530,9 +532,11 @@ def test_finetune_stages(base, finetune):
 
 
 @pytest.mark.parametrize("options", [(), ("--freeze", "1", "--head-hidden", "6,5", "--head-drop", "0.2")])
-def test_finetuned_runs_with_a_small_net_as_their_head(base, finetune, options, tmp_path):
+def test_finetuned_runs_with_a_small_net_as_their_head(base, finetune, options, capsys):
     folder = finetune("run", base, "--head", "mlp", *options)
     hidden = [6, 5] if options else [256]
+    said = "6 and 5 hidden neurons (drop 0.2)" if options else "256 hidden neurons (drop 0.5)"
+    assert re.search(rf"^small_cnn, .*, with a head of {re.escape(said)}: ", capsys.readouterr().out, re.M)
     config = json.loads((folder / "config.json").read_text())
     assert config["net"]["head"] == {"hidden": hidden, "drop": 0.2 if options else 0.5}
     run = load_run(folder)

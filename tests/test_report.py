@@ -337,6 +337,23 @@ def test_without_monitor_the_weights_are_the_same(train):
     assert "has no monitor.jsonl" in page_of(plain).text["activations"]
 
 
+def test_a_range_test_is_no_run_under_way(train, capsys):
+    status, folder = train("run", "--find-lr")
+    assert status == 0 and main(["report", str(folder)]) == 0
+    page, out = page_of(folder), capsys.readouterr().out
+    proposed = re.search(r"--lr (\S+)", out)[1]
+    assert "good: A range test: over" in out and "under way" not in out
+    assert "a range test of learning rates, instead of training" in page.text[None]
+    assert f"--lr {proposed}." in page.text["reading"] and "smoothed" in page.text["curves"]
+    assert page.source.count("<svg") == 1
+    (folder / "rates.json").write_text("{")
+    write_report(folder)
+    assert "rates.json: damaged" in page_of(folder).text["curves"]
+    (folder / "rates.json").unlink()
+    write_report(folder)
+    assert "The range test is not complete." in page_of(folder).text["reading"]
+
+
 def test_training_that_diverges_leaves_a_report(train):
     status, folder = train("run", "--lr", "1e30")
     message = (folder / "error.txt").read_text().strip()
@@ -371,6 +388,45 @@ def test_refused(tmp_path, run, capsys, options, message):
     folder = run if options else tmp_path
     assert main(["report", str(folder), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+# ---- fine-tuning
+
+
+def test_layers_that_are_learned_later_are_drawn_at_their_places(run):
+    """The first record has one weight of the last alone, as where the head is learned at first."""
+    file = run / "monitor.jsonl"
+    first, *others = (json.loads(line) for line in file.read_text().splitlines())
+    head = first["weights"][-1]
+    drawn = report._plot_over_depth([first, others[-1]], "weights", "gradient_norm", "norm")
+    assert len(first["weights"]) > 1
+    first["weights"] = [head]
+    alone = report._plot_over_depth([first, others[-1]], "weights", "gradient_norm", "norm")
+    value = f"{head['gradient_norm']:.3g}"
+    place = rf'<circle cx="([\d.]+)" [^>]*><title>[^<]*{re.escape(head["name"])}[^<]*{re.escape(value)}'
+    assert re.search(place, alone)[1] == re.search(place, drawn)[1]
+    file.write_text("".join(json.dumps(record) + "\n" for record in (first, *others)))
+    write_report(run)
+    page_of(run)
+
+
+@pytest.mark.parametrize("head", ["keep", "linear"])
+def test_a_head_that_was_trained_may_know_the_classes(run, head):
+    config = json.loads((run / "config.json").read_text())
+    config["options"] |= {"weights": "/some/run", "head": head}
+    (run / "config.json").write_text(json.dumps(config))
+    _, statements = write_report(run)
+    assert ("first loss" in [statement.rule for statement in statements]) == (head == "linear")
+
+
+def test_facts_name_the_head_beside_an_option_of_that_name(run):
+    config = json.loads((run / "config.json").read_text())
+    options = {"batch_norm": True, "head": "cifar", "width": 4}
+    config["net"] = {"name": "vgg11", "options": options, "head": {"hidden": [6, 5], "drop": 0.25}}
+    (run / "config.json").write_text(json.dumps(config))
+    write_report(run)
+    said = "vgg11 (batch norm, head cifar, width 4), with a head of 6 and 5 hidden neurons (drop 0.25)"
+    assert said in page_of(run).text["reading"]
 
 
 # ---- filters

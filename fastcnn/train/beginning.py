@@ -114,8 +114,11 @@ class FromWeights(Anew):
         return preprocess
 
     def _net(self, shape, class_names, *seed_and_dtype):
-        head, network = self.arguments.head, self.source.network_for(shape)
-        self._keeps_head = self.as_it_is or head == "keep" or head is None and self.source.has_classes(class_names)
+        network = self.source.network_for(shape)
+        if self.arguments.head is None and not self.as_it_is:
+            self.arguments.head = "keep" if self.source.has_classes(class_names) else "linear"
+        head = self.arguments.head
+        self._keeps_head = self.as_it_is or head == "keep"
         if not self._keeps_head:
             network.pop("head", None)
             if head == "mlp":

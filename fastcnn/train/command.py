@@ -153,7 +153,8 @@ class _Session:
         trainer = self.trainer
         print(f"{self.dataset!r}")
         options = "".join(f", {name} {value}" for name, value in self.network["options"].items())
-        print(f"{self.network['name']}{options}: {trainer.optimizer.parameters.data.size:,} parameters")
+        head = recipe.head_in_words(self.network)
+        print(f"{self.network['name']}{options}{head}: {trainer.optimizer.parameters.data.size:,} parameters")
         for line in self.description:
             print(line)
         print(f"{len(trainer.batches.x):,} images in {len(trainer.batches)} steps an epoch, {trainer.epochs} epochs")

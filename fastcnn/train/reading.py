@@ -99,6 +99,16 @@ def read_layers(records):
     return [statement for statement in found if statement]
 
 
+def read_range_test(found):
+    """What a `RangeTest` says."""
+    text = (
+        f"A range test: over {len(found.rates)} steps the learning rate rose from {found.rates[0]:.2g} to "
+        f"{found.rates[-1]:.2g}. The loss begins to fall at {found.low:.2g}; well below where it rises again: "
+        f"--lr {found.high:.2g}."
+    )
+    return Statement("range test", GOOD, text)
+
+
 def read_first_loss(loss, classes, kind="softmax"):
     """Whether the loss of an untrained net is about that of equal scores: ln(classes), or classes - 1 of "hinge".
 

@@ -59,6 +59,14 @@ def build(shape, classes, seed=0, dtype=np.float32, *, name, options, head=None)
     return net if head is None else nn.replace_head(net, classes, **head, seed=seed)
 
 
+def head_in_words(network):
+    """What is to be said of a head of another kind, behind name and options of a network of config.json."""
+    head = network.get("head")
+    if head is None:
+        return ""
+    return f", with a head of {' and '.join(map(str, head['hidden']))} hidden neurons (drop {head['drop']:g})"
+
+
 def optimizer(name, parameters, lr, momentum=None, decay_vectors=True, groups=(), **common):
     """The optimizer of this name.
 

@@ -3,18 +3,19 @@
 import html
 import math
 import pathlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 import fastcnn
 from fastcnn import data, nn
 from fastcnn.layers import device
-from fastcnn.train import files, monitor, reading
+from fastcnn.train import files, monitor, reading, recipe
 from fastcnn.train.datasets import dataset_of
 from fastcnn.train.ensemble import Ensemble
 from fastcnn.train.plots import Line, by_depth, image_grid, line_plot, picture, series, spread_plot
-from fastcnn.train.run import Run, load_run, read_config, read_metrics
+from fastcnn.train.range_test import RangeTest
+from fastcnn.train.run import Run, load_run, read_config, read_metrics, read_range_test
 
 FILE = "report.html"
 
@@ -34,6 +35,7 @@ class _Sources:
     config: dict
     metrics: list
     records: list
+    rates: RangeTest | None
     run: Run | None
     dataset: data.Dataset | None
     missing: dict = field(default_factory=dict)
@@ -53,6 +55,11 @@ class _Sources:
     @property
     def loss(self):
         return self.options.get("loss", "softmax")
+
+    @property
+    def began_trained(self):
+        """Whether the scores told of the classes before the first step: of weights whose head was kept."""
+        return self.options.get("weights") is not None and self.options.get("head") == "keep"
 
 
 def write_report(path, dataset=None):
@@ -97,7 +104,11 @@ def command(arguments):
 
 def _read(sources):
     """The `reading.Statement`s about the run."""
+    if sources.options.get("find_lr"):
+        return [] if sources.rates is None else [reading.read_range_test(sources.rates)]
     first = next((r["loss"] for r in sources.records if (r["epoch"], r["step"]) == (1, 1)), None)
+    if sources.began_trained:
+        first = None
     settings = sources.classes, first, sources.options.get("epochs"), sources.evaluated_on, sources.loss
     error = sources.path / "error.txt"
     ended = [reading.Statement("error", reading.WARNING, error.read_text().strip())] if error.exists() else []
@@ -116,10 +127,11 @@ def _gather(path, dataset):
 
     metrics = attempt("metrics", read_metrics, [], path)
     records = attempt("records", monitor.read_records, [], path)
+    rates = attempt("rates", read_range_test, None, path) if config.get("options", {}).get("find_lr") else None
     run = attempt("run", load_run, None, path)
     if dataset is None:
         dataset = attempt("dataset", dataset_of, None, config)
-    return _Sources(path, config, metrics, records, run, dataset, missing)
+    return _Sources(path, config, metrics, records, rates, run, dataset, missing)
 
 
 # ---- the page
@@ -131,7 +143,8 @@ def _page(sources, statements):
     links = "".join(f'<a href="#{_anchor(name)}">{name}</a>' for name, _ in sections)
     body = "".join(f'<section><h2 id="{_anchor(name)}">{name}</h2>{content}</section>' for name, content in sections)
     items = "".join(f'<li class="{s.kind}"><b>{s.kind}</b> {_escape(s.text)}</li>' for s in statements)
-    said = f'<ul class="reading">{items}</ul>' if items else _missing("No epoch is complete yet.")
+    nothing = "The range test is not complete." if sources.options.get("find_lr") else "No epoch is complete yet."
+    said = f'<ul class="reading">{items}</ul>' if items else _missing(nothing)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -146,6 +159,8 @@ def _title(config):
 
 
 def _state(sources):
+    if sources.options.get("find_lr"):
+        return f"{sources.path.resolve().name}: a range test of learning rates, instead of training"
     epochs, planned = len(sources.metrics), sources.options.get("epochs")
     return f"run {sources.path.resolve().name}: {epochs} of {planned or epochs} epochs are complete"
 
@@ -154,7 +169,7 @@ def _facts(sources):
     """Settings and results, as a list of names and values."""
     config, metrics, options = sources.config, sources.metrics, sources.options
     described, facts = config.get("dataset", {}), {}
-    facts["net"] = _with_options(config.get("net", {}))
+    facts["net"] = _with_net(config.get("net", {}))
     facts["parameters"] = f"{config.get('parameters', 0):,}"
     shape = " x ".join(map(str, described.get("image_shape", ())))
     facts["data"] = f"{described.get('name')}, images of {shape}, {sources.classes} classes"
@@ -182,6 +197,12 @@ def _facts(sources):
     return f"<dl>{''.join(rows)}</dl>"
 
 
+def _with_net(network):
+    """The net with its options, and the head that it was given."""
+    own = {name: value for name, value in network.items() if name != "head"}
+    return f"{_with_options(own)}{recipe.head_in_words(network)}"
+
+
 def _with_options(described):
     """A name with its options: what config.json says of a net or an optimizer."""
     options = {k: v for k, v in described.items() if k not in ("name", "options")} | described.get("options", {})
@@ -201,6 +222,8 @@ def _duration(seconds):
 
 def _curves(sources):
     metrics = sources.metrics
+    if sources.options.get("find_lr"):
+        return _range_test(sources)
     if not metrics:
         return _missing(sources.missing.get("metrics", "No epoch is complete yet."))
     epochs, plots = [m.epoch for m in metrics], []
@@ -223,6 +246,21 @@ def _curves(sources):
         plots.append(_figure(line_plot(lines, "epochs passed", "loss of single batches", limits=(0,))))
     text = "Training values are averages over an epoch, while the weights change; the others are taken after it."
     return f"<p>{text}</p>{_plots(plots, 'curves')}"
+
+
+def _range_test(sources):
+    """The loss over the learning rates."""
+    if sources.rates is None:
+        return _missing(sources.missing["rates"])
+    powers = np.log10(sources.rates.rates).tolist()
+    lines = [
+        Line("loss of a batch", powers, sources.rates.losses, series(3)),
+        Line("smoothed", powers, sources.rates.smoothed, series(0)),
+    ]
+    top = 2 * sources.rates.smoothed[0]  # past which a loss that has no bounds would hide the others
+    lines = [replace(line, y=[loss if loss <= top else None for loss in line.y]) for line in lines]
+    plot = line_plot(lines, "learning rate, as a power of 10", "loss", (1160, 300), limits=(0,))
+    return f"<p>A copy of the net is trained while the rate rises from step to step.</p>{_figure(plot)}"
 
 
 # ---- layers
@@ -255,12 +293,11 @@ def _gradients(sources):
 
 def _plot_over_depth(records, kind, key, ylabel):
     """A line over the layers, or weights, for the first record, one in the middle, and the last."""
-    lines = []
+    names, lines = [entry["name"] for entry in records[-1][kind]], []
     for color, i in enumerate(sorted({0, len(records) // 2, len(records) - 1})):
-        values = [entry[key] for entry in records[i][kind]]
+        values = {entry["name"]: entry[key] for entry in records[i][kind]}  # of what was learned then
         label = f"epoch {records[i]['epoch']}, step {records[i]['step']}"
-        lines.append(Line(label, range(len(values)), values, series(color)))
-    names = [entry["name"] for entry in records[-1][kind]]
+        lines.append(Line(label, range(len(names)), [values.get(name) for name in names], series(color)))
     return line_plot(lines, "layers in forward order", ylabel, (1160, 270), log=True, names=names)
 
 

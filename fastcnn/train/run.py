@@ -12,6 +12,7 @@ from fastcnn.train import files, recipe
 from fastcnn.train.checkpoint import read_tensors
 from fastcnn.train.extras import need
 from fastcnn.train.loop import EpochMetrics
+from fastcnn.train.range_test import RangeTest
 
 _PREPROCESS = "preprocess."  # begins the names of what is stored beside a net's weights
 
@@ -225,6 +226,17 @@ def read_metrics(path):
     try:
         lines = file.read_text().splitlines() if file.exists() else []
         return [EpochMetrics(**json.loads(line)) for line in lines]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: damaged ({error})") from error
+
+
+def read_range_test(path):
+    """The `RangeTest` in a folder; FileNotFoundError if there is none, ValueError if it is damaged."""
+    file = pathlib.Path(path) / "rates.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: there is no range test in this folder (no rates.json)")
+    try:
+        return RangeTest(**json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: damaged ({error})") from error
 
