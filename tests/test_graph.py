@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fastcnn import layers as L
 from fastcnn import nn
+from fastcnn.nn.memory import Memory
 
 DOUBLE = dict(dtype=np.float64)
 
@@ -106,6 +107,66 @@ def named():
     return nn.Graph(x, {"digit": linear(4, 3)(body, name="digit"), "parity": linear(4, 2, seed=1)(body, name="parity")})
 
 
+def handed_on(shortcut):
+    """A block that begins with its batch norm, beside a shortcut that hands on what is there."""
+    main = nn.Sequential(norm(4), nn.ReLU(), conv(4, 4, seed=1))
+    return nn.Sequential(conv(3, 4), nn.Residual(main, shortcut))
+
+
+def handed_on_and_used(hand_on, output=False):
+    """What is handed on and, before that is used, something else is computed of; both are outputs, or summed."""
+    x = nn.Input()
+    h = nn.ReLU()(conv(3, 4)(x))
+    same, other = hand_on(h), hand_on(nn.Tanh()(h))
+    return nn.Graph(x, [same, other] if output else same + other)
+
+
+class View(nn.Module):
+    """A layer of somebody's own, which hands on what it is given."""
+
+    def forward(self, x):
+        return x
+
+    def backward(self, dout, need_dx=True):
+        return dout
+
+
+class Average(nn.Module):
+    """A layer of somebody's own, which gives two gradients that are one array, of memory that is lent."""
+
+    def output_shape(self, first, second):
+        return first
+
+    def forward(self, first, second):
+        return (first + second) / 2
+
+    def backward(self, dout, need_dx=True):
+        half = self.memory.take(dout.shape, dout)
+        np.multiply(dout, 0.5, out=half)
+        return half, half
+
+
+class Skip(nn.Sequential):
+    """A composition of somebody's own, which reads what it was given after its layers have run."""
+
+    def forward(self, x):
+        return super().forward(x) + x
+
+    def backward(self, dout, need_dx=True):
+        return super().backward(dout) + dout
+
+
+def average():
+    """Paths that are joined, and each of which writes over its gradient where it may."""
+    x = nn.Input()
+    first, second = nn.Tanh()(conv(3, 4)(x)), nn.Sigmoid()(conv(3, 4, seed=1)(x))
+    return nn.Graph(x, conv(4, 2, seed=2)(Average()(first, second)))
+
+
+def own_composition():
+    return nn.Sequential(conv(3, 4), Skip(nn.Tanh(), conv(4, 4, seed=1), nn.Sigmoid()), nn.Tanh())
+
+
 IMAGES = (3, 3, 6, 5)
 PAIR = [IMAGES, (3, 2, 6, 5)]
 # name: (function that makes the net, shapes of its inputs)
@@ -117,15 +178,27 @@ NETS = {
     "concatenation": (inception, [IMAGES]),
     "one encoder for two inputs": (siamese, [IMAGES, IMAGES]),
     "outputs by name": (named, [IMAGES]),
+    "an identity as the shortcut": (lambda: handed_on(nn.Identity()), [IMAGES]),
+    "a dropout as the shortcut": (lambda: handed_on(nn.Dropout(0)), [IMAGES]),
+    "an identity beside a function": (lambda: handed_on_and_used(nn.Identity()), [IMAGES]),
+    "rows beside a function": (lambda: handed_on_and_used(nn.Flatten()), [IMAGES]),
+    "an identity and a function": (lambda: handed_on_and_used(nn.Identity(), output=True), [IMAGES]),
     "resnet20": (lambda: nn.resnet20(3, width=2, **DOUBLE), [(2, 3, 8, 8)]),
     "vgg11": (lambda: nn.vgg11(3, width=2, batch_norm=False, **DOUBLE), [(2, 3, 32, 32)]),
     "vgg11 with batch norm": (lambda: nn.vgg11(3, width=2, **DOUBLE), [(4, 3, 32, 32)]),
+}
+# with layers of somebody's own, which do not say what they read and hand on
+OWN = {
+    "a view beside a function": (lambda: handed_on_and_used(View()), [IMAGES]),
+    "a view and a function": (lambda: handed_on_and_used(View(), output=True), [IMAGES]),
+    "two gradients that are one": (average, [IMAGES]),
+    "a composition of somebody's own": (own_composition, [IMAGES]),
 }
 every_net = pytest.mark.parametrize("name", NETS)
 
 
 def made(name):
-    make, shapes = NETS[name]
+    make, shapes = {**NETS, **OWN}[name]
     return make(), [spread(*shape, seed=i) for i, shape in enumerate(shapes)]
 
 
@@ -217,6 +290,59 @@ def test_snapshots(name):
         assert type(found) is type(expected) and not model.state_dict()
         for a, b in zip(several(found), several(expected), strict=True):
             assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def every_pass(net, inputs):
+    """What `passes` gives in training, and in test mode; outputs of test mode without gradients, and of a snapshot."""
+    results = [*passes(net.train(), inputs), *passes(net.eval(gradients=True), inputs)]
+    for model in (net.eval(), net.eval(), net.inference()):
+        results.append([out.copy() for out in several(model(*inputs))])
+    return results
+
+
+def random_net(seed):
+    """Layers of all kinds on paths that meet anywhere."""
+    generator = np.random.default_rng(seed)
+    x = nn.Input()
+    nodes = [x]
+    kinds = [
+        nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, View, lambda: nn.Dropout(0), lambda: norm(4), lambda: norm(4, True),
+        lambda: conv(4, 4, seed=len(nodes)), lambda: Skip(nn.Tanh(), nn.Sigmoid()),
+        lambda: nn.Residual(nn.Sequential(nn.Tanh(), nn.Identity())),
+    ]  # fmt: skip
+    for _ in range(generator.integers(3, 12)):
+        recent = [nodes[i] for i in generator.integers(max(0, len(nodes) - 4), len(nodes), size=2)]
+        if generator.random() < 0.3:
+            nodes.append((nn.Add(relu=True), nn.Add(), Average())[generator.integers(3)](*recent))
+        else:
+            nodes.append(kinds[generator.integers(len(kinds))]()(recent[0]))
+    return nn.Graph(x, [nodes[-1], *(nodes[i] for i in generator.integers(1, len(nodes), size=2))])
+
+
+def assert_nothing_needed_is_written_over(net, inputs, monkeypatch):
+    """All passes give, bit for bit, what they do where nothing is ever written over."""
+    other = copy.deepcopy(net)
+    found = every_pass(net, inputs)
+    with monkeypatch.context() as patch:
+        patch.setattr(Memory, "owns", lambda memory, array: False)
+        expected = every_pass(other, inputs)
+    for arrays, values in zip(found, expected, strict=True):
+        for array, value in zip(arrays, values, strict=True):
+            assert_array_equal(array, value)
+    for kind in found[-3:]:  # and in test mode the same, whether with gradients or without
+        for array, value in zip(kind, found[3], strict=True):
+            assert_allclose(array, value, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [*NETS, *OWN])
+def test_what_is_written_over_is_not_needed(name, monkeypatch):
+    net, inputs = made(name)
+    assert_nothing_needed_is_written_over(net, inputs, monkeypatch)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_written_over_in_any_net_is_not_needed(seed, monkeypatch):
+    assert_nothing_needed_is_written_over(random_net(seed), [spread(2, 4, 3, 3, seed=seed)], monkeypatch)
 
 
 @every_net
@@ -671,6 +797,17 @@ def test_no_backward_pass_after_a_forward_pass_that_failed():
         net.backward(np.ones(out.shape))
 
 
+def test_what_a_layer_gives_is_kept_again_after_a_pass_that_failed():
+    net = nn.Sequential(linear(4, 4), nn.Dropout(0.5), nn.Sigmoid())
+    assert net._planned().steps[0].brief[1]
+    with pytest.raises(ValueError, match="x: expected shape"):
+        net(spread(3, 5))
+    first = net.layers[0]
+    out = first(spread(3, 4))
+    first(spread(3, 4, seed=1))
+    assert np.shares_memory(out, first.output)
+
+
 def test_concatenate():
     parts, layer = [spread(2, channels, 3, seed=channels) for channels in (1, 4, 2)], nn.Concatenate()
     for gradients in (False, True):
@@ -755,6 +892,8 @@ EXPLAINED = {
     "two inputs and two outputs": (two_and_two, [shape[1:] for shape in PAIR]),
     "one encoder for two inputs": (siamese, [(3, 6, 5), (3, 6, 5)]),
     "concatenation": (inception, [(3, 6, 5)]),
+    "an identity as the shortcut": (lambda: handed_on(nn.Identity()), [(3, 6, 5)]),
+    "an identity and a function": (lambda: handed_on_and_used(nn.Identity(), output=True), [(3, 6, 5)]),
 }
 
 

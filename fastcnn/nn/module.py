@@ -74,7 +74,8 @@ class Module:
     `forward` returns is valid until the same layer runs again. All else, gradients and the outputs of nets in test
     mode, lies in memory that the layers of a container share: an array is the caller's for as long as it is kept, and
     its memory is used again after that. Within a pass of a container layers write over what was handed to them where
-    they can, but never over what the container's caller holds.
+    they can, but never over what the container's caller holds, nor over what a layer of another package was given:
+    that one may read it as long as it likes, and hand it on, but not write to it.
     """
 
     training = True

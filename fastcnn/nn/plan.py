@@ -6,6 +6,7 @@ runs them: forwards, and backwards with gradients summed where paths meet. A pla
 the modes of its layers, never of its weights, and is made anew when these have changed.
 """
 
+from collections import Counter
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -126,6 +127,14 @@ def plain(layer, kind):
     return type(layer) is kind and PASSES.isdisjoint(vars(layer))
 
 
+def ours(layer):
+    """Whether a layer is one of this package, as it is: what it reads, hands on and writes over is known.
+
+    Of any other, what it is given may be read at any time of its passes, and what it gives may lie in that memory.
+    """
+    return type(layer).__module__.startswith(__package__) and PASSES.isdisjoint(vars(layer))
+
+
 def _count(layer, twin):
     """Let the layer know what the twin's pass counted."""
     for name in layer.counters:
@@ -145,7 +154,7 @@ class Step:
     source : Step or None, a convolution that gathers moments for the batch norm of this step
     gathers : bool, whether this step is such
     twins : list of (layer, twin), of `layers`
-    uses : list of (int, bool), each of `inputs`, and whether the step may write over it
+    uses : list of (int, bool), each of `inputs`, and whether the step may write over its memory
     last : set of int, those of `inputs` that nobody needs after it
     brief : (bool, bool), whether no backward pass reads the first input, and the output
     """
@@ -174,23 +183,26 @@ class Step:
         """The output of the last layer; leaves each layer as a forward pass of its own would."""
         for layer, twin in self.twins:
             _follow(layer, twin)
-        lead = self.lead
-        if self.brief[1]:
-            lead._brief = True
-        if len(self.layers) > 1:
-            out = self._fused(inputs)
-        elif self.gathers:
-            out, *self.moments = lead.compute_moments(*inputs)
-        elif self.source is not None:
-            out = lead.compute(*inputs, moments=self.source.moments)
-        else:
-            out = lead.forward(*inputs)
+        self.lead._brief = self.brief[1]
+        try:
+            out = self._computed(inputs)
+        finally:
+            self.lead._brief = False
         if True in self.brief:
-            lead._brief = False
-            lead.forget(*self.brief)
+            self.lead.forget(*self.brief)
         for layer, twin in self.twins:
             _count(layer, twin)
         return out
+
+    def _computed(self, inputs):
+        if len(self.layers) > 1:
+            return self._fused(inputs)
+        if self.gathers:
+            out, *self.moments = self.lead.compute_moments(*inputs)
+            return out
+        if self.source is not None:
+            return self.lead.compute(*inputs, moments=self.source.moments)
+        return self.lead.forward(*inputs)
 
     def _fused(self, inputs):
         options = {"relu": True} if self.relu is not None or self.add.relu else {}
@@ -223,8 +235,12 @@ class Step:
                 if layer is self.add:
                     dout, *dadd = dout
         count = len(needed) - len(dadd)
-        dx = lead.backward(dout, True in needed[:count])
-        return (*(dx if isinstance(dx, tuple) else (dx,) * count), *dadd)
+        known = ours(lead)
+        dx = lead.backward(dout if known else shared(dout), True in needed[:count])
+        dx = dx if isinstance(dx, tuple) else (dx,) * count
+        if not known and count > 1:  # these may be one array
+            dx = map(shared, dx)
+        return (*dx, *dadd)
 
 
 class Plan:
@@ -332,22 +348,30 @@ class Plan:
 
     def _time(self):
         """Say for each step how long its inputs and its output are needed."""
-        needed, brief = set(self.program.outputs), self._brief_values()
+        needed, brief, places = set(self.program.outputs), self._brief_values(), self._places()
         for step in reversed(self.steps):
+            needed.discard(step.output)
             step.last = set(step.inputs) - needed
-            step.uses = [(value, value in step.last and step.inputs.count(value) == 1) for value in step.inputs]
+            there = Counter(place for value in (*needed, *step.inputs) for place in places[value])
+            alone = [ours(step.lead) and all(there[place] == 1 for place in places[value]) for value in step.inputs]
+            step.uses = list(zip(step.inputs, alone, strict=True))
             step.brief = step.inputs[0] in brief, step.output in brief
             needed.update(step.inputs)
 
-    def _brief_values(self):
-        """The values that no backward pass reads: their memory is lent, and comes back within the forward pass.
+    def _places(self):
+        """For each value, those in whose memory it may lie: itself, and what it was handed on from."""
+        places = {value: {value} for value in self.program.inputs}
+        for step in self.steps:
+            hands_on = step.lead.passes_on or not ours(step.lead)
+            places[step.output] = {step.output}.union(*(places[value] for value in step.inputs if hands_on))
+        return places
 
-        What is derived from a layer of ours may read whatever it likes.
-        """
+    def _brief_values(self):
+        """The values that no backward pass reads: their memory is lent, and comes back within the forward pass."""
         read = set(self.program.outputs)
         for step in reversed(self.steps):
             lead = step.lead
-            reads = lead.reads if type(lead).__module__.startswith(__package__) else Module.reads
+            reads = lead.reads if ours(lead) else Module.reads
             if len(step.layers) > 1 or "out" in reads or not lead.gradients:
                 read.add(step.output)
             if "x" in reads or (lead.passes_on and step.output in read):
