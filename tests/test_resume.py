@@ -426,14 +426,20 @@ class Signal(Callback):
             os.kill(os.getpid(), self.number)
 
 
-def trainer(path=None, optimizer=optim.Adam, epochs=3, seed=3, callbacks=(), dtype=np.float64, lr=0.01, **options):
+TRANSFORMS = data.RandomFlip(), data.Mixup(0.3, 3)
+
+
+def trainer(
+    path=None, optimizer=optim.Adam, epochs=3, seed=3, callbacks=(), dtype=np.float64, lr=0.01, kind=data.Standardize,
+    transforms=TRANSFORMS, weight_decay=1e-3, clip_norm=None, **options,
+):  # fmt: skip
     x, y = images(70, 0)
     x = x[:, None]
     net = nn.small_cnn(x.shape[1:], 3, 2, 0.3, seed, dtype)
-    preprocess = data.Standardize.fit(x)
-    augment = data.Compose([data.RandomFlip(), data.Mixup(0.3, 3)], preprocess, dtype=dtype)
+    preprocess = kind.fit(x)
+    augment = data.Compose(transforms, preprocess, dtype=dtype)
     batches = data.Batches(x, y, 16, seed=seed, augment=augment, prefetch=2)
-    rule = optimizer(nn.FlatParameters(net), lr, weight_decay=1e-3)
+    rule = optimizer(nn.FlatParameters(net), lr, weight_decay=weight_decay, clip_norm=clip_norm)
     callbacks = list(callbacks)
     return Trainer(
         net, rule, batches, preprocess, optim.SCHEDULES["linear"], epochs, dtype, callbacks, checkpoint=path, **options
@@ -517,13 +523,29 @@ def test_nothing_to_resume(tmp_path):
     assert not trainer().resume() and not trainer(tmp_path / "none.safetensors").resume()
 
 
+class Shifted(data.Standardize):
+    """Of the same name, with other statistics."""
+
+    @classmethod
+    def fit(cls, x):
+        fitted = data.Standardize.fit(x)
+        return data.Standardize(fitted.mean + 1e-9, fitted.std)
+
+
 @pytest.mark.parametrize(
     "other, message",
     [
         (dict(seed=4), "seed was 3 there, and is 4 here"),
         (dict(lr=0.02), "lr was 0.01 there, and is 0.02 here"),
         (dict(dtype=np.float32), "dtype was 'float64' there, and is 'float32' here"),
-        (dict(optimizer=optim.RMSProp), "another training: .*expected RMSProp, got Adam"),
+        (dict(optimizer=optim.RMSProp), "optimizer was 'Adam' there, and is 'RMSProp' here"),
+        (dict(weight_decay=0.1), "weight_decay was 0.001 there, and is 0.1 here"),
+        (dict(clip_norm=2), "clip_norm was None there, and is 2.0 here"),
+        (dict(kind=data.SubtractMean), "preprocess was 'Standardize [0-9a-f]+' there, and is 'SubtractMean"),
+        (dict(kind=Shifted), "preprocess was 'Standardize [0-9a-f]+' there, and is 'Standardize"),
+        (dict(transforms=[data.Mixup(0.3, 3)]), r"augment was .*RandomFlip\(p=0.5.*there, and is 'Compose\(\[Mixup"),
+        (dict(transforms=[data.RandomFlip(0.4), data.Mixup(0.3, 3)]), r"augment was .*RandomFlip\(p=0.4"),
+        (dict(learned_stages=lambda epoch: 1 + (epoch > 1)), r"learned_stages was None there, and is \[1, 1, 2\] here"),
         (dict(epochs=4), "the learning rate was .* and .* is what the schedule, laid out for 4 epochs, gives"),
         (dict(label_smoothing=0.1), "label_smoothing was 0.* there, and is 0.1 here"),
         (dict(patience=1), "patience was None there, and is 1 here"),
@@ -534,6 +556,30 @@ def test_another_training_is_refused(tmp_path, other, message):
     trainer(path).fit()
     with pytest.raises(ValueError, match=message):
         trainer(path, **other).resume()
+
+
+def test_what_a_user_wrote_is_the_same_in_another_process(tmp_path):
+    """Functions and objects that show no more than where they lie; a preprocessing that keeps no statistics."""
+
+    class Halve:
+        def apply(self, x, dtype):
+            return (x / 2).astype(dtype)
+
+    def made():
+        x, y = images(40, 0)
+        net = nn.mlp((1, 8, 9), 3, (4,))
+
+        def augment(x, y, seed, epoch, chosen):
+            return Halve().apply(x, np.float32), y
+
+        batches = data.Batches(x[:, None], y, 16, augment=augment)
+        rule, path = optim.SGD(nn.FlatParameters(net), 1e-3), tmp_path / "training.safetensors"
+        return Trainer(net, rule, batches, Halve(), optim.SCHEDULES["constant"], 1, checkpoint=path)
+
+    first, second = made(), made()
+    assert repr(first.batches.augment) != repr(second.batches.augment)
+    first.fit()
+    assert second.resume() and second.finished
 
 
 def test_other_data_are_refused(tmp_path):

@@ -56,6 +56,10 @@ class Compose:
         if not getattr(preprocess, "has_pixels", True) and any(t.stage == ERASE for t in self.transforms):
             raise ValueError(f"transforms: there is nothing to cut out of what {type(preprocess).__name__} gives")
 
+    def __repr__(self):
+        fill, kind = self.fill.tolist(), type(self.preprocess).__name__ if self.preprocess is not None else None
+        return f"Compose({self.transforms!r}, preprocess={kind}, fill={fill}, dtype={self.dtype.name})"
+
     def __call__(self, x, y=None, seed=0, epoch=0, images=None):
         """Augment a batch.
 
@@ -108,10 +112,17 @@ class Compose:
         return x if linear or self.preprocess is None else self.preprocess.apply(x, self.dtype)
 
 
+class _Transform:
+    """What the transforms share: they show the numbers that they were told."""
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
 # ---- geometry: maps (N, 3, 3) from the pixels (i, j, 1) of the output to those of the input
 
 
-class RandomFlip:
+class RandomFlip(_Transform):
     """Mirror an image left to right, or upside down if `vertical`, with probability p."""
 
     stage, numbers = GEOMETRY, 1
@@ -128,7 +139,7 @@ class RandomFlip:
         return maps, size
 
 
-class Rotate:
+class Rotate(_Transform):
     """Turn an image about its centre by an angle that is uniform in [-degrees, degrees]."""
 
     stage, numbers = GEOMETRY, 1
@@ -143,7 +154,7 @@ class Rotate:
         return _about_centre(linear.transpose(2, 0, 1), size), size
 
 
-class Scale:
+class Scale(_Transform):
     """Enlarge an image about its centre by a factor that is uniform in [lowest, highest]; the size stays."""
 
     stage, numbers = GEOMETRY, 1
@@ -157,7 +168,7 @@ class Scale:
         return _about_centre(np.eye(2) / factor[:, None, None], size), size
 
 
-class Translate:
+class Translate(_Transform):
     """Shift an image by whole pixels: uniformly by up to this fraction of its height and of its width."""
 
     stage, numbers = GEOMETRY, 2
@@ -173,7 +184,7 @@ class Translate:
         return maps, size
 
 
-class PadAndCrop:
+class PadAndCrop(_Transform):
     """Pad an image by `pad` pixels on every side and cut out a piece of `size` (None: as large as the image).
 
     Source: Lee et al., "Deeply-Supervised Nets" (2015), for CIFAR.
@@ -195,7 +206,7 @@ class PadAndCrop:
         return maps, piece
 
 
-class RandomResizedCrop:
+class RandomResizedCrop(_Transform):
     """Cut out a box of random area and shape, and resize it to `size`.
 
     Parameters
@@ -238,7 +249,7 @@ class RandomResizedCrop:
         return height, min(width, max(1, round(height * highest)))
 
 
-class ResizeAndCrop:
+class ResizeAndCrop(_Transform):
     """Resize an image so that its short side is a random length, and cut out a random piece of `size`.
 
     Source: Simonyan, Zisserman, "Very Deep Convolutional Networks" (2015), section 3.1; also of the ResNets.
@@ -297,7 +308,7 @@ def _box(corner, sides, size):
 # ---- colours
 
 
-class ColorJitter:
+class ColorJitter(_Transform):
     """Change brightness, contrast, saturation and hue, in this order, as one linear map of an image's colours.
 
     Parameters
@@ -348,7 +359,7 @@ class ColorJitter:
         return host_floor("augment").color_images(x, *mixes, scale, shift)
 
 
-class Noise:
+class Noise(_Transform):
     """Add normal noise to every value of a pixel; its standard deviation, for each image, is uniform in [0, std]."""
 
     stage = COLOR
@@ -365,7 +376,7 @@ class Noise:
 # ---- what comes after the preprocessing
 
 
-class Cutout:
+class Cutout(_Transform):
     """Set a box of `size` about a random pixel to 0, with probability p; what lies outside of the image is cut off.
 
     Source: DeVries, Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout" (2017).
@@ -386,7 +397,7 @@ class Cutout:
         return host_floor("augment").erase_boxes(x, ends.reshape(-1, 4), np.zeros(x.shape[1], x.dtype), out=x)
 
 
-class Mixup:
+class Mixup(_Transform):
     """Mix each image, and its label, with another of the batch: weight w ~ Beta(alpha, alpha) for its own.
 
     Labels become soft: (N, classes). Each image of a batch is the partner of one other, in a random cycle.

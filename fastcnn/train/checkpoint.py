@@ -10,7 +10,7 @@ from fastcnn.layers import device
 from fastcnn.train import files
 from fastcnn.train.extras import need
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(path, tensors, state):

@@ -17,7 +17,7 @@ from fastcnn.train.callback import Callback
 from fastcnn.train.checkpoint import digest
 from fastcnn.train.extras import need
 from fastcnn.train.interrupts import Interrupted
-from fastcnn.train.loop import Trainer, evaluate
+from fastcnn.train.loop import Trainer, evaluate, options_of
 from fastcnn.train.monitor import Monitor
 from fastcnn.train.progress import Bars, Lines
 from fastcnn.train.range_test import range_test
@@ -100,14 +100,12 @@ class _Session:
         """The contents of config.json."""
         dataset, optimizer = self.dataset, self.trainer.optimizer
         path, shape = self.arguments.data, dataset.x_train.shape[1:]
-        rule = {k: v for k, v in optimizer.state_dict().items() if k not in (*optimizer.state, "steps", "optimizer")}
-        rule = {k: v if v != np.inf else None for k, v in rule.items()}  # limits that there are not
         return {
             "fastcnn": fastcnn.__version__,
             "numpy": np.__version__,
             "net": self.network,
             "parameters": optimizer.parameters.data.size,
-            "optimizer": {"name": type(optimizer).__name__, **rule},
+            "optimizer": {"name": type(optimizer).__name__, **options_of(optimizer)},
             "preprocess": {"name": type(self.trainer.preprocess).__name__},
             "dataset": {
                 "name": dataset.name,

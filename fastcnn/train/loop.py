@@ -3,6 +3,7 @@
 import functools
 import math
 import pathlib
+import re
 import time
 from dataclasses import asdict, dataclass
 
@@ -112,7 +113,7 @@ class Trainer:
         self.epoch, self.step, self.metrics = 0, 0, []
         self._sums, self._seconds, self._under_way = _Sums(), 0.0, []
         self._best, self._interrupts, self._saved_at = None, Interrupts(), time.monotonic()
-        self._digest = None  # of the data, once it is needed
+        self._digests = None  # of data and what is done to them, once they are needed
 
     @property
     def averages(self):
@@ -273,7 +274,7 @@ class Trainer:
         if cause:  # the last checkpoint is better than this would be
             self._diverged("weights are not finite", f"in epoch {self.epoch + 1} after step {self.step}", cause)
         optimizer = self.optimizer.state_dict()
-        kind = optimizer.pop("optimizer")
+        del optimizer["optimizer"]  # a name, part of the setting
         best = {} if self._best is None else self._best
         tensors = {
             **{f"net.{name}": array for name, array in self.net.state_dict().items()},
@@ -281,14 +282,14 @@ class Trainer:
             **{f"best.{name}": array for name, array in best.items()},
         }
         state = {
-            "setting": self._setting(),
+            "setting": self._setting(self.epochs),
+            "epochs": self.epochs,
             "epoch": self.epoch,
             "step": self.step,
             "sums": vars(self._sums),
             "seconds": self._seconds,
             "metrics": [metrics.as_dict() for metrics in self.metrics],
             "counts": self.net.counts(),
-            "optimizer": kind,
         }
         checkpoints.save(self.checkpoint, tensors, state)
         self._saved_at = time.monotonic()
@@ -305,13 +306,14 @@ class Trainer:
         if self.checkpoint is None or not self.checkpoint.exists():
             return False
         tensors, state = checkpoints.load(self.checkpoint)
-        parts = {"net": {}, "optimizer": {"optimizer": state["optimizer"]}, "best": {}}
+        parts = {"net": {}, "optimizer": {"optimizer": state["setting"]["optimizer"]}, "best": {}}
         for name, array in tensors.items():
             part, _, name = name.partition(".")
             parts[part][name] = array
-        for name, now in self._setting().items():
-            if state["setting"][name] != now:
-                raise ValueError(f"{self.checkpoint}: {name} was {state['setting'][name]!r} there, and is {now!r} here")
+        for name, now in self._setting(state["epochs"]).items():
+            then = state["setting"].get(name)
+            if then != now:
+                raise ValueError(f"{self.checkpoint}: {name} was {then!r} there, and is {now!r} here")
         try:
             self.net.load_counts(state["counts"])
             self.net.load_state_dict(parts["net"])
@@ -325,16 +327,23 @@ class Trainer:
         self._check_rates()
         return True
 
-    def _setting(self):
-        """What has to be the same for a training to go on as it would have."""
-        batches = self.batches
-        self._digest = self._digest or checkpoints.digest(batches.x, batches.y)
+    def _setting(self, epochs):
+        """What has to be the same for a training, laid out for so many epochs, to go on as it would have."""
+        batches, stages = self.batches, self.learned_stages
+        self._digests = self._digests or {
+            "data": checkpoints.digest(batches.x, batches.y),
+            "preprocess": _described_preprocessing(self.preprocess),
+            "augment": _described_augmentation(batches.augment),
+        }
         return {
-            "data": self._digest,
+            "dtype": np.dtype(self.dtype).name,
+            **self._digests,
+            "learned_stages": None if stages is None else [int(stages(epoch)) for epoch in range(epochs)],
+            "optimizer": type(self.optimizer).__name__,
+            **options_of(self.optimizer),
             **{name: getattr(batches, name) for name in ("batch_size", "seed", "shuffle", "drop_last")},
             **{name: getattr(self, name) for name in ("loss", "label_smoothing", "patience", "best_by")},
             "lr": self.base_lr,
-            "dtype": np.dtype(self.dtype).name,
         }
 
     def _check_rates(self):
@@ -371,6 +380,12 @@ def _evaluate(net, x, y, preprocess, dtype, batch_size, loss, after_batch):
     return sums.averages()
 
 
+def options_of(optimizer):
+    """What an optimizer was told, by name; None for infinity, a limit that there is not, which JSON does not know."""
+    options = {k: v for k, v in optimizer.state_dict().items() if k not in ("optimizer", "steps", *optimizer.state)}
+    return {name: None if value == math.inf else value for name, value in options.items()}
+
+
 def placement(net):
     """What brings an array to where the net's parameters lie: `fastcnn.to_device`, or None for the host."""
     on_device = any(device.is_device(parameter.data) for _, parameter in net.named_parameters())
@@ -391,6 +406,21 @@ def forward_loss(net, x, y, loss=layers.softmax_loss):
     """Scores, loss and its gradient for the scores."""
     scores = net.forward(x)
     return scores, *loss(scores, y)
+
+
+def _described_preprocessing(preprocess):
+    """What tells a preprocessing from others: its class, and a digest of its statistics, if it has such."""
+    state = preprocess.state() if hasattr(preprocess, "state") else {}
+    return f"{type(preprocess).__name__} {checkpoints.digest(*(state[name] for name in sorted(state)))}"
+
+
+def _described_augmentation(augment):
+    """The same of a `Compose` or another function, or None."""
+    if augment is None:
+        return None
+    preprocess = getattr(augment, "preprocess", None)
+    after = "" if preprocess is None else f", {_described_preprocessing(preprocess)}"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(augment)) + after  # where an object lies says nothing
 
 
 class _Sums:
