@@ -11,9 +11,10 @@ from numpy.testing import assert_array_equal
 from torch_nets import VGG_COLUMNS, torch_resnet, torch_vgg
 from train_support import QUICK, metrics_of, save, weights_of, without_times
 
-from fastcnn import data, layers, nn, optim
+from fastcnn import cli, data, layers, nn, optim
 from fastcnn.cli import main
 from fastcnn.train import Callback, Trainer, checkpoint, load_run, load_weights
+from fastcnn.train.beginning import FromWeights
 
 # name: what makes the net of ours, what makes PyTorch's, the shape of a batch
 VGG = dict(input_shape=(3, 224, 224), head="imagenet", width=4)
@@ -479,9 +480,8 @@ def test_finetune_learns_a_new_head_alone(base, finetune, capsys):
     assert all(same_arrays(before, after, ["preprocess.mean", "preprocess.std"]))
     assert after["8.weight"].shape == (16, 4)
     config = json.loads((folder / "config.json").read_text())
-    assert config["options"]["weights"] == str(base) and config["net"] == json.loads(
-        (base / "config.json").read_text()
-    )["net"]  # fmt: skip
+    network = json.loads((base / "config.json").read_text())["net"]
+    assert config["options"]["weights"] == str(base) and config["net"] == {**network, "head": {}}
     run = load_run(folder)
     assert len(run.class_names) == 4 and len(run.metrics) == 2
     x = np.zeros((1, 1, 8, 9), np.uint8)
@@ -543,7 +543,17 @@ def test_finetuned_runs_with_a_small_net_as_their_head(base, finetune, options, 
     assert [layer.weight.data.shape[1] for layer in run.net.modules() if isinstance(layer, nn.Linear)] == [*hidden, 4]
     again = finetune("again", folder, "--head", "keep")  # which a net with such a head is a beginning for, too
     assert json.loads((again / "config.json").read_text())["net"]["head"] == config["net"]["head"]
-    assert "head" not in json.loads((finetune("new", folder, "--head", "linear") / "config.json").read_text())["net"]
+    assert json.loads((finetune("new", folder, "--head", "linear") / "config.json").read_text())["net"]["head"] == {}
+
+
+def test_a_new_head_begins_with_numbers_of_its_own(base):
+    """Not with those that the source began with, of the same seed and as many classes."""
+    config = json.loads((base / "config.json").read_text())
+    arguments = cli.parse(["finetune", str(base), "--data", config["dataset"]["path"], "--head", "linear"])
+    start = FromWeights(arguments, base)
+    (_, net, _), first = start.net(start.dataset()), nn.small_cnn((1, 8, 9), 3, **config["net"]["options"])
+    ours, theirs = (made.state_dict()[f"{nn.head(made)}.weight"] for made in (net, first))
+    assert ours.shape == theirs.shape and np.mean(ours == theirs) < 0.01
 
 
 def test_finetuned_runs_go_on_bit_for_bit(base, finetune, tmp_path, capsys):

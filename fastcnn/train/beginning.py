@@ -120,7 +120,7 @@ class FromWeights(Anew):
         head = self.arguments.head
         self._keeps_head = self.as_it_is or head == "keep"
         if not self._keeps_head:
-            network.pop("head", None)
+            network["head"] = {}  # also of one affine layer: its numbers are not those that the source began with
             if head == "mlp":
                 network["head"] = {"hidden": self.arguments.head_hidden or [256], "drop": self.arguments.head_drop}
         net = recipe.build(shape, len(class_names), *seed_and_dtype, **network)

@@ -53,7 +53,7 @@ def build(shape, classes, seed=0, dtype=np.float32, *, name, options, head=None)
     shape : (C, H, W) of the images
     classes, seed, dtype : see `nn.build`
     name, options : see `network`
-    head : dict, arguments of `nn.replace_head` for a head of another kind, or None
+    head : dict, arguments of `nn.replace_head` for a head that is not the network's own, or None
     """
     net = nn.build(name, shape, classes, seed, dtype, **options)
     return net if head is None else nn.replace_head(net, classes, **head, seed=seed)
@@ -62,7 +62,7 @@ def build(shape, classes, seed=0, dtype=np.float32, *, name, options, head=None)
 def head_in_words(network):
     """What is to be said of a head of another kind, behind name and options of a network of config.json."""
     head = network.get("head")
-    if head is None:
+    if not head:  # the network's own, or a new affine layer in its place
         return ""
     return f", with a head of {' and '.join(map(str, head['hidden']))} hidden neurons (drop {head['drop']:g})"
 
