@@ -213,7 +213,7 @@ def toy(tmp_path):
 def evaluated(capsys, *arguments):
     """What `fastcnn evaluate --json` gives: {name: (loss, accuracy)}."""
     assert main(["evaluate", *map(str, arguments), "--json"]) == 0
-    return {r["name"]: (r["loss"], r["accuracy"]) for r in json.loads(capsys.readouterr().out)}
+    return {r["name"]: (r["cross_entropy"], r["accuracy"]) for r in json.loads(capsys.readouterr().out)}
 
 
 def judged(probabilities, y):
@@ -234,7 +234,7 @@ def test_evaluate(make_run, toy, capsys):
     loss, accuracy = found[str(runs[0])]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == repr(dataset)
-    assert lines[1:] == [f"loss {loss:.4f}   accuracy {accuracy:6.2%}   {runs[0]}"]
+    assert lines[1:] == [f"cross-entropy {loss:.4f}   accuracy {accuracy:6.2%}   {runs[0]}"]
 
 
 def test_evaluate_checkpoints(make_run, toy, capsys):
@@ -251,9 +251,32 @@ def test_evaluate_checkpoints(make_run, toy, capsys):
         assert found[name] == judged(each[-1], dataset.y_test)
     assert found["average of 2 predictions"] == judged(np.mean(each, axis=0), dataset.y_test)
     (averaged,) = (name for name in found if "average of 2 weights" in name)
-    assert "estimated anew" in averaged and found[averaged] not in [found[name] for name in names]
+    assert "statistics of batch norms estimated anew" in averaged and found[averaged] not in [
+        found[name] for name in names
+    ]
     assert main(["evaluate", str(make_run("other", path=str(toy))), "--checkpoints", "2"]) == 2
     assert "other: keeps no checkpoints" in capsys.readouterr().err
+
+
+def test_evaluate_checkpoints_without_batch_norms(toy, tmp_path, capsys):
+    """Nothing is said of statistics that the net does not have."""
+    common = ["--data", str(toy), "--no-progress", "--epochs", "2", "--keep-checkpoints", "2"]
+    assert main(["train", *common, "--net", "mlp", "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert list(evaluated(capsys, tmp_path / "run", "--checkpoints", 2))[-1] == (
+        f"average of 2 weights of {tmp_path / 'run'}"
+    )
+
+
+def test_files_of_weights_are_runs(make_run, toy, save_image, capsys):
+    """Each by its own name, to be evaluated and to predict."""
+    run, image = make_run("run", path=str(toy), epochs=2), pixels(9, 8)
+    files = [run / f"weights-epoch-00{epoch}.safetensors" for epoch in (1, 2)]
+    assert list(evaluated(capsys, *files)) == [*map(str, files), "average of 2 predictions"]
+    file = save_image("a.png", image)
+    found, other = predicted(capsys, files[0], file), predicted(capsys, files[1], file)
+    (run / "weights.safetensors").write_bytes(files[0].read_bytes())
+    assert predicted(capsys, run, file) == found != other
 
 
 def test_evaluate_on_a_folder_of_images(make_run, save_image, tmp_path, capsys):

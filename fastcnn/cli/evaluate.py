@@ -6,9 +6,14 @@ from fastcnn.cli.predict import add_tta
 
 def add(commands):
     """Add the command."""
-    text = "Print loss and accuracy of runs on their test images, and of the average of what they predict."
+    text = (
+        "Print cross-entropy (whatever the loss of the training was) and accuracy of runs on their test images, and of "
+        "the average of what they predict."
+    )
     command = add_command(commands, "evaluate", _run, text)
-    command.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run of `fastcnn train`")
+    command.add_argument(
+        "runs", nargs="+", metavar="RUN", help="the folder of a run of `fastcnn train`, or a file of weights in it"
+    )
     command.add_argument(
         "--data", metavar="PATH", help="other data with the same classes (default: the data of the first run)"
     )

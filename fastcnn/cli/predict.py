@@ -9,7 +9,8 @@ def add(commands):
     command = add_command(commands, "predict", _run, text)
     command.add_argument(
         "paths", nargs="+", metavar="PATH",
-        help="the folder of a run, or of several whose predictions are averaged; and image files, or folders of such",
+        help="the folder of a run, or a file of weights in it, or several whose predictions are averaged; and image "
+        "files, or folders of such",
     )  # fmt: skip
     command.add_argument("--top", type=positive, default=3, metavar="K", help="how many classes to print")
     add_tta(command)
@@ -22,7 +23,8 @@ def add_tta(group):
     group.add_argument(
         "--tta", choices=("ten-crop", "multi-scale"),
         help="average over ten crops of each image, resized with its aspect ratio to 8/7 of the crops' size; or over "
-        "those at three scales, 1, 8/7 and 10/7 (without: the whole image, resized as in training)",
+        "those at three scales, 1, 8/7 and 10/7 (without: the whole image, resized as in training); nets that were not "
+        "trained with crops get worse by it",
     )  # fmt: skip
 
 

@@ -2,9 +2,13 @@
 
 import copy
 import json
+import pathlib
 from dataclasses import replace
 
+import numpy as np
+
 import fastcnn
+from fastcnn.layers import device
 from fastcnn.train.datasets import dataset_of
 from fastcnn.train.ensemble import Ensemble, average_weights, quality
 from fastcnn.train.prediction import load_runs, predict_views
@@ -22,13 +26,14 @@ def evaluate_runs(arguments):
     if not arguments.json:
         print(f"{dataset!r}")
     with fastcnn.backend(arguments.backend):
-        rows = _evaluated(runs, dataset, arguments.checkpoints, arguments.tta)
+        members = list(zip(map(pathlib.Path, arguments.runs), runs))
+        rows = _evaluated(members, dataset, arguments.checkpoints, arguments.tta)
         results = []
         for name, predicted in rows:
             loss, accuracy = quality(predicted, dataset.y_test)
-            results.append({"name": name, "loss": loss, "accuracy": accuracy})
+            results.append({"name": name, "cross_entropy": loss, "accuracy": accuracy})
             if not arguments.json:
-                print(f"loss {loss:.4f}   accuracy {accuracy:6.2%}   {name}", flush=True)
+                print(f"cross-entropy {loss:.4f}   accuracy {accuracy:6.2%}   {name}", flush=True)
     if arguments.json:
         print(json.dumps(results, indent=2))
     return 0
@@ -48,9 +53,9 @@ def checkpoints(run, count):
     return [(file, replace(run, net=load_weights(copy.deepcopy(run.net), file))) for file in files[-count:]]
 
 
-def _evaluated(runs, dataset, count, tta):
-    """(name, class probabilities of the test images) of all that is evaluated."""
-    members = [(run.path, run) for run in runs]
+def _evaluated(members, dataset, count, tta):
+    """(name, class probabilities of the test images) of all that is evaluated; members: (path, run)."""
+    runs = [run for _, run in members]
     if count is not None:
         members = [kept for run in runs for kept in checkpoints(run, count)]
     total = 0
@@ -69,5 +74,14 @@ def _evaluated(runs, dataset, count, tta):
         if len(nets) > 1:
             net = average_weights(nets, dataset.x_train, run.preprocess)
             averaged = Ensemble([replace(run, net=net)])
-            name = f"average of {len(nets)} weights of {run.path}, statistics of batch norms estimated anew"
+            name = f"average of {len(nets)} weights of {run.path}"
+            if _statistics_differ(net, nets[0]):
+                name += ", statistics of batch norms estimated anew"
             yield name, predict_views(averaged, dataset.x_test, run.image_shape[1:], tta)
+
+
+def _statistics_differ(net, other):
+    """Whether batch norms of two states of one net have other running statistics."""
+    ours, theirs = net.state_dict(), other.state_dict()
+    names = [f"{name}.{statistic}" for name, layer in net.named_modules() for statistic in layer.statistics]
+    return not all(np.array_equal(device.to_host(ours[name]), device.to_host(theirs[name])) for name in names)

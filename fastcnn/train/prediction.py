@@ -9,7 +9,7 @@ import numpy as np
 import fastcnn
 from fastcnn import data
 from fastcnn.train.ensemble import Ensemble
-from fastcnn.train.run import load_run
+from fastcnn.train.run import is_run, load_run
 
 SCALES = {"ten-crop": (8 / 7,), "multi-scale": (1, 8 / 7, 10 / 7)}  # of the short side, in that of the crops
 _AT_ONCE = 64  # images
@@ -19,7 +19,7 @@ def predict(arguments):
     """Predict as the command line asks; returns the exit status."""
     if arguments.threads:
         fastcnn.set_num_threads(arguments.threads)
-    folders = [path for path in arguments.paths if (pathlib.Path(path) / "config.json").is_file()]
+    folders = [path for path in arguments.paths if is_run(path)]
     if not folders:
         raise FileNotFoundError(f"{arguments.paths[0]}: expected the folder of a run first, there is no config.json")
     files = image_paths(path for path in arguments.paths if path not in folders)
