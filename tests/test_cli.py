@@ -77,15 +77,28 @@ def test_wrong_use(arguments, capsys):
     assert exit.value.code == 2 and "usage: fastcnn" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["fastcnn", "fastcnn.cli"])
-def test_version_as_a_module(run_python, module):
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--drop", "x"], "--drop: expected a number of at least 0 and below 1, got 'x'"),
+        (["finetune", "runs/a", "--lr-factor", "-1"], "--lr-factor: expected a number of at least 0, got '-1'"),
+        (["finetune", "runs/a", "--head-drop", "nan"], "--head-drop: expected a number of at least 0 and below 1"),
+    ],
+)
+def test_numbers_that_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_version_as_a_module(run_python):
     out, err = run_python(
-        f"""
+        """
         import runpy, sys
 
         sys.argv = ["fastcnn", "--version"]
         try:
-            runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+            runpy.run_module("fastcnn", run_name="__main__", alter_sys=True)
         finally:
             assert "numba" not in sys.modules  # what prints a line must not take a second
         """

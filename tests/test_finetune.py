@@ -688,7 +688,10 @@ def test_finetune_a_file_that_does_not_tell_its_network(finetune, saved):
         ("{base}", ("--net", "lenet"), "the weights are of small_cnn, not of lenet"),
         ("{base}", ("--freeze", "3"), "--freeze: expected fewer than the net's 3 stages, got 3"),
         ("{base}", ("--head", "keep"), r"expected shape \(16, 4\), got \(16, 3\); --head linear puts a new one on"),
-        ("{base}", ("--lr-factor", "-1"), "factor"),
+        ("{base}", ("--gradually",), "--gradually: needs --unfreeze-after EPOCHS"),
+        ("{base}", ("--head-hidden", "5"), "--head-hidden: needs --head mlp"),
+        ("{base}", ("--head", "linear", "--head-drop", "0"), "--head-drop: needs --head mlp"),
+        ("{own}", ("--net", "mlp", "--net-option", "hidden=5"), "--net-option hidden: expected a list"),
     ],
 )
 def test_finetune_refuses(base, saved, tmp_path, capsys, weights, options, message):

@@ -211,7 +211,7 @@ def toy(tmp_path):
 
 
 def evaluated(capsys, *arguments):
-    """What `fastcnn evaluate --json` gives: {name: (loss, accuracy)}."""
+    """What `fastcnn evaluate --json` gives: {name: (cross-entropy, accuracy)}."""
     assert main(["evaluate", *map(str, arguments), "--json"]) == 0
     return {r["name"]: (r["cross_entropy"], r["accuracy"]) for r in json.loads(capsys.readouterr().out)}
 

@@ -260,6 +260,23 @@ def test_an_estimate_of_the_time(train, monkeypatch, capsys):
     assert re.findall(r"^step (\d) of epoch (\d)   \d:\d\d:\d\d left$", out, re.M) == [("2", "1")]
 
 
+def test_time_that_is_left_is_never_none():
+    assert [progress._left(seconds) for seconds in (0.2, 59.9, 61.0, 0)] == [
+        "   0:00:01 left", "   0:01:00 left", "   0:01:01 left", "",
+    ]  # fmt: skip
+
+
+def test_options_that_a_run_does_not_know_are_those_by_default(train, monkeypatch):
+    """As of a run that began before there was the option; what the command line has is compared with that."""
+    folder = train("run", "--width", 2)
+    config = config_of(folder)
+    del config["options"]["schedule"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert main(["train", "--resume", str(folder), "--schedule", "constant"]) == 2
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert config_of(folder)["options"]["schedule"] == "cosine"
+
+
 def test_the_readme(tmp_path, monkeypatch, capsys):
     """Its training in Python, on a few of the images and for fewer epochs; twice, as it goes on from its checkpoint."""
     text = (PROJECT / "README.md").read_text().split("## Training")[1]
@@ -277,6 +294,21 @@ def test_the_readme(tmp_path, monkeypatch, capsys):
     "options, message",
     [
         (["--patience", "3"], "--patience: needs --validation FRACTION"),
+        (["--best-by", "accuracy", "--validation", "0.2"], "--best-by: needs --patience EPOCHS"),
+        (
+            ["--net", "mlp", "--net-option", "hidden=500"],
+            "--net-option hidden: expected a list of whole numbers, as in [500,100], got '500'",
+        ),
+        (["--net", "mlp", "--net-option", "hidden=abc"], "--net-option hidden: expected a list"),
+        (["--net", "mlp", "--net-option", "hidden=[5,0]"], "--net-option hidden: expected a list"),
+        (
+            ["--net", "mlp", "--net-option", "batch_norm=maybe"],
+            "--net-option batch_norm: expected true or false, got 'maybe'",
+        ),
+        (["--net-option", "width=2.5"], "--net-option width: expected a whole number of at least 1, got '2.5'"),
+        (["--net-option", "width=true"], "--net-option width: expected a whole number of at least 1, got 'true'"),
+        (["--net-option", "drop=half"], "--net-option drop: expected a number, got 'half'"),
+        (["--net", "vgg11", "--net-option", "head=3"], "--net-option head: expected a word, got '3'"),
         (["--net", "lenet", "--width", "3"], "lenet has no option 'width'"),
         (["--net", "lenet"], "expected images of at least 12 x 12, got 8 x 9"),
         (["--net-option", "size=3"], "small_cnn has no option 'size'"),
@@ -364,6 +396,9 @@ def test_a_run_again_from_its_own_settings(train, tmp_path):
         ("a.toml", "epochs = 0", "a.toml: argument --epochs: expected a whole number of at least 1, got '0'"),
         ("a.toml", "net = 'cnn'", "a.toml: argument --net: invalid choice: 'cnn'"),
         ("a.toml", "tensorboard = 1", "tensorboard: expected true or false, got 1"),
+        ("a.toml", "data = true", "a.toml: data: expected a value of its own, not true"),
+        ("a.yaml", "epochs: off", "a.yaml: epochs: expected a value of its own, not false"),
+        ("a.toml", "validation = 1.5", "argument --validation: expected a number of at least 0 and below 1, got '1.5'"),
         ("a.toml", "image-size = [1, 2, 3]", "a.toml: "),
         ("a.yaml", "epochs: [", "a.yaml: not readable as YAML"),
         ("a.yaml", "- epochs", "a.yaml: expected names with values, got list"),

@@ -114,6 +114,8 @@ def _words(file, name, action, value):
         if not isinstance(value, bool):
             raise ValueError(f"{file}: {name}: expected true or false, got {value!r}")
         return [option] * value
+    if isinstance(value, bool):
+        raise ValueError(f"{file}: {name}: expected a value of its own, not {str(value).lower()}")
     if isinstance(value, dict):
         value = [f"{key}={json.dumps(entry)}" for key, entry in value.items()]
     values = list(map(str, value if isinstance(value, list) else [value]))

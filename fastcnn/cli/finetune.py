@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from fastcnn.cli.options import NETWORKS, add_command, not_negative, positive
+from fastcnn.cli.options import NETWORKS, add_command, factor, fraction, not_negative, positive
 from fastcnn.cli.train import add_data, add_learning, add_running
 
 ADVICE = (
@@ -40,7 +40,7 @@ def _add_net(group):
         "--head-hidden", type=_sizes, metavar="N,...", help="neurons of the hidden layers of mlp (default: 256)"
     )
     group.add_argument(
-        "--head-drop", type=float, default=0.5, metavar="P", help="probability of dropping a neuron of these"
+        "--head-drop", type=fraction, metavar="P", help="probability of dropping a neuron of these (default: 0.5)"
     )
     group.add_argument(
         "--freeze", type=_frozen, default="backbone", metavar="WHAT",
@@ -52,7 +52,7 @@ def _add_net(group):
         "--gradually", action="store_true", help="then learn one stage more, from the last, every so many epochs"
     )
     group.add_argument(
-        "--lr-factor", type=float, default=0.5, metavar="F",
+        "--lr-factor", type=factor, default=0.5, metavar="F",
         help="each stage learns at F times the rate of the next, the head at --lr",
     )  # fmt: skip
     group.add_argument(

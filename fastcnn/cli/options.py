@@ -1,6 +1,7 @@
 """What the parsers of several commands share."""
 
 import argparse
+import math
 
 from fastcnn.layers.backend import BACKENDS, DEFAULT
 
@@ -61,7 +62,7 @@ def add_net(group):
         "--width", type=positive, metavar="N", help="filters of the first convolution (default: 24 of small_cnn)"
     )
     group.add_argument(
-        "--drop", type=float, metavar="P", help="probability of dropping a feature (default: 0.3 of small_cnn)"
+        "--drop", type=fraction, metavar="P", help="probability of dropping a feature (default: 0.3 of small_cnn)"
     )
     group.add_argument(
         "--net-option", action="append", metavar="KEY=VALUE",
@@ -104,10 +105,24 @@ def not_negative(text):
 
 def amount(text):
     """A finite number above 0."""
+    return _number(text, "above 0", lambda number: 0 < number < math.inf)
+
+
+def factor(text):
+    """A finite number of at least 0."""
+    return _number(text, "of at least 0", lambda number: 0 <= number < math.inf)
+
+
+def fraction(text):
+    """A number of at least 0 and below 1."""
+    return _number(text, "of at least 0 and below 1", lambda number: 0 <= number < 1)
+
+
+def _number(text, expected, fits):
     try:
         number = float(text)
     except ValueError:
-        number = 0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+        number = math.nan
+    if not fits(number):
+        raise argparse.ArgumentTypeError(f"expected a number {expected}, got {text!r}")
     return number

@@ -8,6 +8,7 @@ from fastcnn.cli.options import (
     add_loss,
     add_net,
     amount,
+    fraction,
     not_negative,
     positive,
 )
@@ -44,7 +45,7 @@ def add_data(group, preprocess="Standardize"):
     """Options of what is trained with."""
     add_images(group, preprocess)
     group.add_argument(
-        "--validation", type=float, default=0.0, metavar="FRACTION",
+        "--validation", type=fraction, default=0.0, metavar="FRACTION",
         help="part of the training images to hold out and follow instead of the test images",
     )  # fmt: skip
     group.add_argument(
@@ -91,7 +92,7 @@ def add_learning(group):
         "--patience", type=positive, metavar="EPOCHS",
         help="stop when so many epochs brought nothing better on the --validation part; the best weights are kept",
     )  # fmt: skip
-    group.add_argument("--best-by", choices=("loss", "accuracy"), default="loss", help="what --patience goes by")
+    group.add_argument("--best-by", choices=("loss", "accuracy"), help="what --patience goes by (default: loss)")
     add_arithmetic(group)
 
 
@@ -122,8 +123,9 @@ def add_running(group):
 
 
 def _run(arguments):
+    from fastcnn.cli import parse
     from fastcnn.train.command import resume, train
 
     if arguments.resume is None:
         return train(arguments)
-    return resume(arguments.resume, arguments.given, vars(arguments))
+    return resume(arguments.resume, arguments.given, vars(parse(["train"])))

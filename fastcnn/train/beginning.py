@@ -122,7 +122,8 @@ class FromWeights(Anew):
         if not self._keeps_head:
             network["head"] = {}  # also of one affine layer: its numbers are not those that the source began with
             if head == "mlp":
-                network["head"] = {"hidden": self.arguments.head_hidden or [256], "drop": self.arguments.head_drop}
+                hidden, drop = self.arguments.head_hidden, self.arguments.head_drop
+                network["head"] = {"hidden": hidden or [256], "drop": 0.5 if drop is None else drop}
         net = recipe.build(shape, len(class_names), *seed_and_dtype, **network)
         try:
             load_tensors(net, self.source.tensors, "load" if self._keeps_head else "skip")

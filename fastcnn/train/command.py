@@ -28,6 +28,16 @@ from fastcnn.train.tensorboard import TensorBoard
 PREFETCH = 4  # batches made ahead where images are augmented
 _NOT_OF_THE_RUN = {"run", "command", "given", "no_progress", "resume", "config"}  # options that config.json leaves out
 _CHANGEABLE = {"data", "epochs", "threads", "no_progress", "checkpoint_minutes", "resume"}  # when a run goes on
+_NEEDS = {  # option: what it needs, and whether that is there
+    "patience": (
+        "--validation FRACTION, as test images decide nothing",
+        lambda options: options["validation"],
+    ),
+    "best_by": ("--patience EPOCHS", lambda options: options["patience"]),
+    "gradually": ("--unfreeze-after EPOCHS", lambda options: options["unfreeze_after"]),
+    "head_hidden": ("--head mlp", lambda options: options["head"] == "mlp"),
+    "head_drop": ("--head mlp", lambda options: options["head"] == "mlp"),
+}
 
 
 def train(arguments):
@@ -231,8 +241,8 @@ def _prepare(arguments, folder=None):
         need("tensorboardX", "tensorboard")
     if arguments.threads:
         fastcnn.set_num_threads(arguments.threads)
-    if arguments.patience is not None and not arguments.validation:
-        raise ValueError("--patience: needs --validation FRACTION, as test images decide nothing")
+    if folder is None:
+        _refuse_without_meaning(vars(arguments))
     start = beginning(arguments, folder)
     loaded = start.dataset()
     dataset, evaluated_on, evaluation = loaded, "test", (loaded.x_test, loaded.y_test)
@@ -258,10 +268,18 @@ def _prepare(arguments, folder=None):
         net, optimizer, _batches(arguments, dataset, preprocess, dtype), preprocess,
         recipe.schedule(arguments.schedule, arguments.epochs, arguments.warm_up), arguments.epochs, dtype,
         loss=arguments.loss, label_smoothing=arguments.label_smoothing, patience=arguments.patience,
-        best_by=arguments.best_by, checkpoint_minutes=arguments.checkpoint_minutes,
+        best_by=arguments.best_by or "loss", checkpoint_minutes=arguments.checkpoint_minutes,
         learned_stages=learned_stages,
     )  # fmt: skip
     return _Session(arguments, loaded, tuple(evaluation), evaluated_on, network, start.describe(net), trainer)
+
+
+def _refuse_without_meaning(options):
+    """Refuse options that mean nothing without another."""
+    for name, (needed, there) in _NEEDS.items():
+        value = options.get(name)
+        if value is not None and value is not False and not there(options):
+            raise ValueError(f"--{name.replace('_', '-')}: needs {needed}")
 
 
 def _batches(arguments, dataset, preprocess, dtype):

@@ -1,6 +1,7 @@
 """What a training shows while it runs: bars over epochs and steps, or a line for each epoch."""
 
 import datetime
+import math
 import time
 
 from fastcnn.train.callback import Callback
@@ -88,5 +89,5 @@ class Bars(Callback):
 
 
 def _left(seconds):
-    """The time that is left, in words; nothing at the end."""
-    return f"   {datetime.timedelta(seconds=round(seconds))} left" if seconds else ""
+    """The time that is left, in words, rounded up to whole seconds; nothing at the end."""
+    return f"   {datetime.timedelta(seconds=math.ceil(seconds))} left" if seconds else ""

@@ -25,15 +25,15 @@ def network(name, shape, given, more=()):
     Raises
     ------
     ValueError
-        If there is no such network, or it lacks an option.
+        If there is no such network, it lacks an option, or a value is not of the option's kind.
     """
-    options = {option: value for option, value in given.items() if value is not None} | network_options(more)
+    options = {option: value for option, value in given.items() if value is not None} | network_options(name, more)
     return {"name": name, "options": nn.network_options(name, shape, **options)}
 
 
-def network_options(more):
-    """The options that texts "key=value" stand for, a dict; see `network`."""
-    options = {}
+def network_options(name, more):
+    """The options of a network that texts "key=value" stand for, a dict; see `network`."""
+    options, defaults = {}, nn.network_options(name, (1, 1, 1))
     for text in more:
         option, equals, value = text.partition("=")
         if not equals:
@@ -42,7 +42,28 @@ def network_options(more):
             options[option] = json.loads(value)
         except ValueError:
             options[option] = value
+        if option in defaults:
+            expected, fits = _KINDS[type(defaults[option])]
+            if not fits(options[option]):
+                raise ValueError(f"--net-option {option}: expected {expected}, got {value!r}")
     return options
+
+
+def _is_whole(value):
+    return type(value) is int and value > 0
+
+
+# What a value is that may stand in the place of a default of some type, in words and as a test.
+_KINDS = {
+    bool: ("true or false", lambda value: type(value) is bool),
+    int: ("a whole number of at least 1", _is_whole),
+    float: ("a number", lambda value: type(value) in (int, float)),
+    str: ("a word", lambda value: type(value) is str),
+    tuple: (
+        "a list of whole numbers, as in [500,100]",
+        lambda value: type(value) is list and all(map(_is_whole, value)),
+    ),
+}
 
 
 def build(shape, classes, seed=0, dtype=np.float32, *, name, options, head=None):

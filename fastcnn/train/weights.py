@@ -148,4 +148,4 @@ def _source_of_file(path, name, more):
             "it that tells of which network it is; --net does"
         )
     preprocess = data.Standardize.from_state(stored) if stored.keys() == {"mean", "std"} else None
-    return Source(tensors, name, network_options(more), preprocess=preprocess)
+    return Source(tensors, name, network_options(name, more), preprocess=preprocess)

@@ -1,7 +1,0 @@
-"""`python -m fastcnn.cli`."""
-
-import sys
-
-from fastcnn.cli import main
-
-sys.exit(main())
