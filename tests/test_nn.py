@@ -915,6 +915,20 @@ def test_layers_are_initialised_as_they_say():
 # ---- errors
 
 
+def test_layers_that_stand_twice_are_refused():
+    layer, relu = nn.Linear(4, 4), nn.ReLU()
+    for make in (
+        lambda: nn.Sequential(layer, relu, layer),
+        lambda: nn.Sequential(layer, nn.Sequential(relu, layer)),
+        lambda: nn.Sequential(nn.Residual(layer), layer),
+    ):
+        with pytest.raises(ValueError, match="^modules: expected different layers, got one of them twice"):
+            make()
+    for shortcut in (layer, nn.Sequential(relu, layer)):
+        with pytest.raises(ValueError, match="^shortcut: expected different layers, got one of them twice"):
+            nn.Residual(layer, shortcut)
+
+
 @pytest.mark.parametrize(
     "make, error, message",
     [

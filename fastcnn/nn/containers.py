@@ -80,12 +80,16 @@ class Composition(Module):
 class Sequential(Composition):
     """Layers one after the other, named "0", "1", ... as in torchvision's state dicts.
 
-    Each stands there once.
+    Each stands there once, also within others; an `nn.Graph` can call a layer several times.
+
+    Raises
+    ------
+    ValueError
+        If a layer stands there twice.
     """
 
     def __init__(self, *modules):
-        if len(set(map(id, modules))) != len(modules):
-            raise ValueError("modules: expected different layers, got one of them twice")
+        _check_different("modules", modules)
         self.layers = list(modules)
 
     def children(self):
@@ -113,11 +117,15 @@ class Residual(Composition):
     Attributes
     ----------
     sum : Add, the end of the block, its ReLU included
+
+    Raises
+    ------
+    ValueError
+        If a layer stands in both.
     """
 
     def __init__(self, main, shortcut=None):
-        if main is shortcut:
-            raise ValueError("shortcut: expected another layer than main, got the same")
+        _check_different("shortcut", [main] if shortcut is None else [main, shortcut])
         self.main, self.shortcut, self.sum = main, shortcut, Add(relu=True)
 
     def expand(self, program, values, name):
@@ -127,6 +135,13 @@ class Residual(Composition):
             shortcut = self.shortcut.lower(program, values, below(name, "shortcut"))
         main = self.main.lower(program, values, below(name, "main"))
         return self.sum.lower(program, (*main, *shortcut), below(name, "sum"))
+
+
+def _check_different(name, layers):
+    """ValueError if a layer stands twice among these and those below them: its parameters would have two names."""
+    modules = [module for layer in layers for module in layer.modules()]
+    if len(set(modules)) != len(modules):
+        raise ValueError(f"{name}: expected different layers, got one of them twice (nn.Graph can call one twice)")
 
 
 def below(name, child):
