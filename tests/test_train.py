@@ -295,6 +295,20 @@ def test_trainer_does_what_the_loop_says():
         assert_array_equal(ours.net.state_dict()[name], value)
 
 
+def test_optimizers_that_do_not_update_the_net_are_refused():
+    ours, other = trainer(), trainer()
+    ours.optimizer = other.optimizer
+    with pytest.raises(ValueError, match="^optimizer: expected one over this net's parameters .*not update 0.weight"):
+        ours.fit()
+    stale = trainer()
+    nn.replace_head(stale.net, 3)
+    head = list(stale.net.state_dict())[-2]
+    with pytest.raises(ValueError, match=f"optimizer: .* it does not update {head}, which is not frozen"):
+        stale.fit()
+    stale.net.layers[-1].freeze()  # which then need not be updated
+    assert len(stale.fit()) == 2
+
+
 class Watcher(Callback):
     """Writes down what it is told, and looks at everything."""
 

@@ -147,7 +147,7 @@ class Trainer:
         FloatingPointError
             When the loss is no longer finite; the message says where, and what usually helps.
         ValueError
-            If `patience` has no evaluation to go by.
+            If `patience` has no evaluation to go by, or the optimizer is not one over the parameters that are learned.
         """
         with Interrupts() as self._interrupts:
             self._call("on_start")
@@ -173,6 +173,7 @@ class Trainer:
         ahead = 1 if place is None else self.AHEAD
         if self.learned_stages is not None:
             freeze_all_but_top(self.net, self.learned_stages(self.epoch))
+        self._check_optimizer()
         self.net.train()
         self._first, self._counts = self.step, self.net.counts()
         start = time.perf_counter()
@@ -209,6 +210,17 @@ class Trainer:
         self._save()
         self._interrupts.check()
         return metrics
+
+    def _check_optimizer(self):
+        """ValueError if something of the net is to be learned that the optimizer does not update."""
+        flat = self.optimizer.parameters.data
+        for name, parameter in self.net.named_parameters():
+            apart = device.is_device(flat) != device.is_device(parameter.data)
+            if parameter.trainable and (apart or not checks.overlap(flat, parameter.data)):
+                raise ValueError(
+                    f"optimizer: expected one over this net's parameters (nn.FlatParameters), made after its layers "
+                    f"were last replaced or moved; it does not update {name}, which is not frozen"
+                )
 
     def _rate(self, epoch, step):
         """The learning rate of a step."""
