@@ -365,5 +365,9 @@ def test_statistics_are_means_over_batches_without_dropout():
     outputs = [net.layers[1](preprocess.apply(images, np.float64)).copy() for images, _ in batches]
     assert_allclose(net.layers[2].running_mean, np.mean([o.mean((0, 2, 3)) for o in outputs], axis=0), rtol=1e-12)
     assert_allclose(net.layers[2].running_var, np.mean([o.var((0, 2, 3)) for o in outputs], axis=0), rtol=1e-12)
+    assert all(layer.output is None and not vars(layer).get("_buffers") for layer in net.layers)
+    with pytest.raises(ValueError, match="need images"):
+        estimate_statistics(net, np.repeat(x, 2, axis=1), preprocess)
+    assert net.layers[2].momentum == 0.9 and not any(layer.training for layer in net.modules())
     plain = nn.Sequential(nn.Conv2d(1, 2, 3))
     assert estimate_statistics(plain, x, preprocess) is plain

@@ -127,21 +127,23 @@ def estimate_statistics(net, x, preprocess, batches=16, batch_size=256, seed=0):
     -------
     the net, in test mode
     """
-    layers = net.eval(gradients=True).modules()
-    norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d) and layer.learns]
+    norms = [layer for layer in net.eval().modules() if isinstance(layer, nn.BatchNorm2d) and layer.learns]
     momenta, place = [norm.momentum for norm in norms], placement(net)
     dtype = next(parameter.data.dtype for _, parameter in net.named_parameters())
     for norm in norms:
         norm.training = True
     drawn = data.Batches(x, np.zeros(len(x), np.intp), min(batch_size, len(x)), seed=seed, drop_last=True)
-    for count, (images, _) in enumerate(itertools.islice(drawn.epoch(0), batches if norms else 0)):
-        for norm in norms:
-            norm.momentum = count / (count + 1)
-        images = preprocess.apply(images, dtype)
-        net.forward(images if place is None else place(images))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return net.eval()
+    try:
+        for count, (images, _) in enumerate(itertools.islice(drawn.epoch(0), batches if norms else 0)):
+            for norm in norms:
+                norm.momentum = count / (count + 1)
+            images = preprocess.apply(images, dtype)
+            net.forward(images if place is None else place(images))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        net.eval()
+    return net
 
 
 def _scores(net, place, preprocess, images):
