@@ -152,15 +152,26 @@ def test_dead_units():
 
 def test_dead_share():
     out = np.abs(np.random.default_rng(0).standard_normal((5, 4, 3, 2)))
-    assert monitor.dead_share(out) is None  # nowhere exactly 0: no ReLU
+    assert monitor.dead_share(out) == 0
     out[:, 1] = 0
     out[:, 2] = 0
     out[4, 2, 2, 1] = 1e-30  # alive, at one pixel of one image
     assert monitor.dead_share(out) == 0.25
     assert monitor.dead_share(np.zeros((3, 7))) == 1
-    assert monitor.dead_share(-out) is None
     assert monitor.dead_share(out[:, :, 0, 0]) == 0.5
     assert monitor.dead_share(np.array([0.0, 1.0])) == 0
+
+
+def test_only_what_a_relu_gave_can_be_dead():
+    """Zeros of a layer that begins with zeros, as a head or the last norm of a block, are no dead units."""
+    block = nn.Residual(nn.Sequential(nn.BatchNorm2d(4, relu=True), nn.Conv2d(4, 4, 1)))
+    head = nn.Flatten(), nn.Linear(16, 3), nn.Linear(3, 3), nn.ReLU(), nn.Sigmoid()
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), block, *head)
+    net.layers[1].weight.data[...] = 0
+    net.layers[4].weight.data[...] = 0
+    net(np.random.default_rng(2).standard_normal((5, 2, 4, 4)).astype(np.float32))
+    found = {described["name"]: described["dead"] for described in monitor.layer_statistics(net)}
+    assert found == {"0": None, "1": None, "2.main.0": 1, "2.sum": 1, "4": None, "6": 1, "7": None}
 
 
 @pytest.mark.parametrize("layer, ends", [(nn.Sigmoid(), (0.01, 0.99)), (nn.Tanh(), (-0.99, 0.99))])

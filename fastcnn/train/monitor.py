@@ -4,8 +4,8 @@ A record is made of one step in each epoch. It is a dict that JSON can hold (Non
 
 - ``epoch``, ``step`` (of the epoch; both from 1), ``at`` (epochs passed before it), ``loss`` of the batch, ``lr``;
 - ``layers``, for each layer with parameters, activation and sum, in forward order: ``name``, ``kind``, ``units``
-  (channels or neurons), ``dead`` (the share of units whose output is 0 for the whole batch; None for outputs that no
-  ReLU has passed), ``saturated`` (the share of outputs at the ends of a sigmoid or tanh; None for others), and what
+  (channels or neurons), ``dead`` (the share of units whose output is 0 for the whole batch; None for layers that do not
+  end with a ReLU), ``saturated`` (the share of outputs at the ends of a sigmoid or tanh; None for others), and what
   `describe` says of its outputs;
 - ``weights``, for each parameter of more than one axis that is learned: ``name``, ``norm``, ``gradient_norm``,
   ``update_ratio`` (||w_after - w_before|| / ||w_before|| of this step; healthy about 1e-3), and what `describe` says of
@@ -19,7 +19,7 @@ import pathlib
 import numpy as np
 
 from fastcnn.layers import checks, device
-from fastcnn.nn.activation import Elementwise, Maxout, Sigmoid, Tanh
+from fastcnn.nn.activation import Elementwise, Maxout, ReLU, Sigmoid, Tanh
 from fastcnn.nn.joins import Add
 from fastcnn.nn.module import Parameter
 from fastcnn.train import files
@@ -119,7 +119,7 @@ def layer_statistics(net):
         out = device.to_host(out)
         saturated = next((ends for kind, ends in _SATURATED.items() if isinstance(layer, kind)), None)
         statistics = {"name": name, "kind": type(layer).__name__, "units": out.shape[1] if out.ndim > 1 else 1}
-        statistics["dead"] = None if saturated else dead_share(out)
+        statistics["dead"] = dead_share(out) if _rectifies(layer) else None
         statistics["saturated"] = float(np.mean(saturated(out))) if saturated else None
         yield statistics | describe(out)
 
@@ -134,14 +134,11 @@ def weight_statistics(net, before):
 
 
 def dead_share(out):
-    """The share of units whose output is 0 for all images and pixels; None if no ReLU can have passed over `out`.
+    """The share of units whose output is 0 for all images and pixels.
 
-    out : (N, units, ...). What a ReLU gave is nowhere negative and somewhere exactly 0; that shows, whichever layer has
-    the ReLU fused into it.
+    out : (N, units, ...), what a ReLU gave
     """
     rows = out.reshape(*out.shape[:2], -1) if out.ndim > 1 else out.reshape(-1, 1, 1)
-    if rows.min() != 0:
-        return None
     return float(np.mean(rows.max(axis=2).max(axis=0) == 0))
 
 
@@ -181,6 +178,11 @@ def _watched(module, name=""):
     has_parameters = any(isinstance(value, Parameter) for value in vars(module).values())
     if has_parameters or isinstance(module, (Elementwise, Maxout, Add)):
         yield name, module
+
+
+def _rectifies(layer):
+    """Whether what the layer gives has passed a ReLU; one that others are fused with is the last of them."""
+    return isinstance(layer, ReLU) or getattr(layer, "relu", False) is True
 
 
 def _weights(net):
