@@ -348,7 +348,7 @@ def of_another_size(folder, toy):
         (None, ["--net", "mlp"], "--net: the run in .* has 'small_cnn', not 'mlp'"),
         (None, ["--drop", "0.3"], "--drop: the run in .* has 0.4, not 0.3"),
         (None, ["--seed", "1"], "--seed: the run in .* has 0, not 1"),
-        (None, ["--tensorboard"], "--tensorboard: the run in .* has False, not True"),
+        (None, ["--augment", "flip"], "--augment: the run in .* has 'flip,crop=1.*', not 'flip'"),
         (None, ["--epochs", "4"], "--epochs: the run in .* has 6, and cannot have fewer"),
         (None, ["--epochs", "7"], "learning rate was 0.* only one whose past does not depend on the number of epochs"),
         (save_other_data, ["--data", "other.npz"], "other.npz: the data are not what they were when the run in"),
@@ -397,6 +397,7 @@ def test_the_same_options_may_be_given_again(toy, whole, tmp_path):
     moved = shutil.copy(toy, tmp_path / "moved.npz")
     threads = str(fastcnn.get_num_threads())
     again = ["--lr", "0.3", "--epochs", "6", "--data", str(moved), "--threads", threads, "--no-progress"]
+    again += ["--prefetch", "0", "--keep-checkpoints", "1", "--no-monitor", "--tensorboard"]  # none changes results
     assert main(["train", "--resume", str(folder), *again]) == 0
     same_result(folder, whole)
 
@@ -617,6 +618,24 @@ def test_early_stopping(tmp_path):
 def test_patience_needs_evaluation():
     with pytest.raises(ValueError, match="patience: expected evaluation data"):
         trainer(patience=2).fit()
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_evaluation_needs_images(patience):
+    x, y = evaluation()
+    with pytest.raises(ValueError, match="evaluation: expected images, got none"):
+        trainer(patience=patience).fit((x[:0], y[:0]))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+def test_a_signal_when_all_is_done(toy, tmp_path):
+    """Nothing is left to go on with: the run ends as it would have."""
+    folder = tmp_path / "run"
+    status, out, err = killed(
+        tmp_path / "script.py", "after_epoch", 2, ["--data", toy, *QUICK, "--out", folder], signal.SIGINT
+    )
+    assert status == 0 and "interrupted" not in err and "test accuracy" in out
+    assert len(metrics_of(folder)) == 2 and (folder / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import struct
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from train_support import digest, images, metrics_of, save
 from fastcnn import cli, data, layers, nn, optim
 from fastcnn.cli import main
 from fastcnn.train import load_run, progress, recipe
+from fastcnn.train.evaluation import checkpoints
 
 PROJECT = TESTS.parent
 
@@ -188,6 +190,15 @@ def test_keep_checkpoints(train):
     assert kept == ["weights-epoch-003.safetensors", "weights-epoch-004.safetensors"]
     assert (folder / kept[1]).read_bytes() == (folder / "weights.safetensors").read_bytes()
     assert (folder / kept[0]).read_bytes() != (folder / kept[1]).read_bytes()
+
+
+def test_checkpoints_come_in_the_order_of_their_epochs(train):
+    folder = train("run", "--epochs", 1)
+    for epoch in (999, 1000, 1001, 7):
+        shutil.copy(folder / "weights.safetensors", folder / f"weights-epoch-{epoch:03d}.safetensors")
+    run = load_run(folder)
+    names = [file.name for file, _ in checkpoints(run, 3)]
+    assert names == [f"weights-epoch-{epoch}.safetensors" for epoch in (999, 1000, 1001)]
 
 
 def test_bootstrap(train, toy):

@@ -27,7 +27,10 @@ from fastcnn.train.tensorboard import TensorBoard
 
 PREFETCH = 4  # batches made ahead where images are augmented
 _NOT_OF_THE_RUN = {"run", "command", "given", "no_progress", "resume", "config"}  # options that config.json leaves out
-_CHANGEABLE = {"data", "epochs", "threads", "no_progress", "checkpoint_minutes", "resume"}  # when a run goes on
+_CHANGEABLE = {  # when a run goes on: what its results do not depend on, and what is looked at by itself
+    "data", "epochs", "threads", "no_progress", "checkpoint_minutes", "resume", "prefetch", "tensorboard", "no_monitor",
+    "keep_checkpoints",
+}  # fmt: skip
 _NEEDS = {  # option: what it needs, and whether that is there
     "patience": (
         "--validation FRACTION, as test images decide nothing",

@@ -12,6 +12,7 @@ from fastcnn.layers import device
 from fastcnn.train.datasets import dataset_of
 from fastcnn.train.ensemble import Ensemble, average_weights, quality
 from fastcnn.train.prediction import load_runs, predict_views
+from fastcnn.train.run import kept_weights
 from fastcnn.train.weights import load_weights
 
 
@@ -47,7 +48,7 @@ def checkpoints(run, count):
     FileNotFoundError
         If it kept none.
     """
-    files = sorted(run.path.glob("weights-epoch-*.safetensors"))
+    files = [file for _, file in kept_weights(run.path)]
     if not files:
         raise FileNotFoundError(f"{run.path}: keeps no checkpoints (fastcnn train --keep-checkpoints N)")
     return [(file, replace(run, net=load_weights(copy.deepcopy(run.net), file))) for file in files[-count:]]

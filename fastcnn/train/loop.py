@@ -143,11 +143,13 @@ class Trainer:
         ------
         train.Interrupted
             After SIGINT or SIGTERM; it is a KeyboardInterrupt. The step under way was finished, and the checkpoint
-            written. (A second signal takes its usual course at once; the checkpoint before then stands.)
+            written. (A second signal takes its usual course at once; the checkpoint before then stands.) One that comes
+            when the last epoch is complete ends nothing.
         FloatingPointError
             When the loss is no longer finite; the message says where, and what usually helps.
         ValueError
-            If `patience` has no evaluation to go by, or the optimizer is not one over the parameters that are learned.
+            If `patience` has no evaluation to go by, there are no images in it, or the optimizer is not one over the
+            parameters that are learned.
         """
         with Interrupts() as self._interrupts:
             self._call("on_start")
@@ -167,6 +169,8 @@ class Trainer:
         """
         if self.patience is not None and evaluation is None:
             raise ValueError("patience: expected evaluation data to go by, got none")
+        if evaluation is not None and not len(evaluation[0]):
+            raise ValueError("evaluation: expected images, got none")
         if self.step == 0:
             self._sums, self._seconds = _Sums(), 0.0
         steps, place = len(self.batches), placement(self.net)
@@ -208,7 +212,8 @@ class Trainer:
             self._best = {name: np.array(device.to_host(array)) for name, array in self.net.state_dict().items()}
         self._call("after_epoch", metrics)
         self._save()
-        self._interrupts.check()
+        if not self.finished:
+            self._interrupts.check()
         return metrics
 
     def _check_optimizer(self):

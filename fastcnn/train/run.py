@@ -80,9 +80,8 @@ class RunFolder:
     def save_epoch(self, epoch, net, preprocess, count):
         """Store the weights after an epoch under its number, and keep those of the last `count` epochs."""
         self.save_weights(net, preprocess, f"weights-epoch-{epoch:03d}.safetensors")
-        for file in self.path.glob("weights-epoch-*.safetensors"):
-            number = file.stem.rpartition("-")[2]
-            if number.isdigit() and not epoch - count < int(number) <= epoch:
+        for number, file in kept_weights(self.path):
+            if not epoch - count < number <= epoch:
                 file.unlink()
 
     def save_error(self, message):
@@ -204,6 +203,13 @@ def split_tensors(tensors):
     weights = {name: array for name, array in tensors.items() if not name.startswith(_PREPROCESS)}
     state = {name.removeprefix(_PREPROCESS): array for name, array in tensors.items() if name not in weights}
     return weights, state
+
+
+def kept_weights(path):
+    """(epoch, file) of the weights of epochs that the run in a folder kept, in the order of the epochs."""
+    files = pathlib.Path(path).glob("weights-epoch-*.safetensors")
+    numbers = ((file.stem.rpartition("-")[2], file) for file in files)
+    return sorted((int(number), file) for number, file in numbers if number.isdigit())
 
 
 def read_config(path):
