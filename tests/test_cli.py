@@ -70,7 +70,9 @@ def test_help_lists_the_commands(capsys):
     assert exit.value.code == 0 and all(re.search(rf"^ +{name} ", out, re.M) for name in commands())
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["info", "--fast"], ["validate", "--quick", "--thorough"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["fly"], ["info", "--fast"], ["validate", "--quick", "--thorough"], ["--vers"]]
+)
 def test_wrong_use(arguments, capsys):
     with pytest.raises(SystemExit) as exit:
         main(arguments)
@@ -117,6 +119,12 @@ def test_ends_of_a_command(monkeypatch, capsys, error, status, message):
     monkeypatch.setattr(info, "collect", fail)
     assert main(["info"]) == status
     assert capsys.readouterr() == ("", f"fastcnn info: {message}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_not_abbreviated(command):
+    """As --conf of --config, which is looked for by its name before the parser does."""
+    assert not commands()[command].allow_abbrev
 
 
 # ---- info

@@ -42,10 +42,11 @@ def make_run(tmp_path):
     def make(name, seed=0, shape=SHAPE, classes=CLASSES, dtype=np.float32, path=None, epochs=0):
         options = {"width": 3, "drop": 0.3}
         config = {
+            "fastcnn": "1.0",
             "net": {"name": "small_cnn", "options": options},
             "preprocess": {"name": "Standardize"},
-            "dataset": {"name": "toy", "path": path, "classes": classes, "image_shape": shape},
-            "options": {"seed": seed},
+            "dataset": {"name": "toy", "path": path, "classes": classes, "image_shape": shape, "digest": ""},
+            "options": {"seed": seed, "epochs": epochs, "find_lr": False},
         }
         folder = RunFolder(tmp_path / name, config)
         preprocess = data.Standardize(np.full(shape[0], 100.0 + seed), np.full(shape[0], 60.0))

@@ -104,8 +104,9 @@ def make_run(folder, path, epochs=4, name="small_cnn", evaluation=True, lr=0.02,
         "optimizer": {"name": "SGD", "lr": lr, "momentum": 0.9},
         "preprocess": {"name": "Standardize"},
         "dataset": {"name": "toy", "path": str(path), "classes": list(NAMES), "image_shape": shape,
-                    "training_images": 60, "test_images": 30},
-        "options": {"epochs": epochs, "batch_size": 16, "schedule": "constant", "seed": 0, "image_size": None},
+                    "training_images": 60, "test_images": 30, "digest": ""},
+        "options": {"epochs": epochs, "batch_size": 16, "schedule": "constant", "seed": 0, "image_size": None,
+                    "find_lr": False},
     }  # fmt: skip
     run = RunFolder(folder, config)
     batches = data.Batches(dataset.x_train, dataset.y_train, 16)

@@ -324,6 +324,25 @@ def save_other_data(folder, toy):
     np.savez(folder / "other.npz", **other)
 
 
+def settings(**changed):
+    """What changes entries of config.json."""
+
+    def change(folder, toy=None):
+        file = folder / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+
+    return change
+
+
+def with_options(**changed):
+    """The same of its options."""
+
+    def change(folder, toy=None):
+        settings(options={**json.loads((folder / "config.json").read_text())["options"], **changed})(folder)
+
+    return change
+
+
 def cut_checkpoint(folder, toy):
     file = folder / "checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:-7])
@@ -363,6 +382,13 @@ def of_another_size(folder, toy):
             [],
             "batch_size was 16 there",
         ),
+        (lambda f, _: (f / "config.json").write_text("{}"), [], "config.json: 'fastcnn' is missing"),
+        (settings(options={}), [], "config.json: 'options.epochs' is missing"),
+        (settings(dataset=[]), [], r"config.json: 'dataset' cannot be \[\]"),
+        (with_options(epochs="x"), [], "config.json: 'options.epochs' cannot be 'x'"),
+        (with_options(weight_decay="x"), [], "config.json has 'x' for the option 'weight_decay'"),
+        (with_options(optimizer="x"), [], "--optimizer: expected .*got 'x'"),
+        (with_options(schedule="x"), [], "--schedule: expected .*got 'x'"),
         (cut_checkpoint, [], "checkpoint.safetensors: damaged"),
         (of_another_net, [], r"checkpoint.safetensors is of another training: .*unknown \['9.weight'\]"),
         (of_another_size, [], "is of another training: .*velocity.*: expected shape"),

@@ -397,6 +397,26 @@ def test_a_run_again_from_its_own_settings(train, tmp_path):
     assert digest(tmp_path / "again") == digest(first)
 
 
+def test_what_is_of_one_run_alone_is_not_of_the_next(tmp_path):
+    options = {"out": "here", "weights": "/there", "resume": "here", "epochs": 3}
+    (tmp_path / "config.json").write_text(json.dumps({"net": {}, "options": options}))
+    assert cli.parse(["train", "--config", str(tmp_path / "config.json")]).given.keys() == {"config", "epochs"}
+    arguments = cli.parse(["finetune", "weights", "--config", str(tmp_path / "config.json")])
+    assert arguments.weights.endswith("weights") and arguments.out is None and arguments.epochs == 3
+
+
+@pytest.mark.parametrize("suffix", ["toml", "yaml", "json"])
+def test_files_are_utf_8(tmp_path, capsys, suffix):
+    pytest.importorskip("yaml")
+    file = tmp_path / f"a.{suffix}"
+    text = {"toml": 'data = "\N{SNOWMAN}"', "yaml": "data: \N{SNOWMAN}", "json": '{"data": "\N{SNOWMAN}"}'}[suffix]
+    file.write_bytes(text.encode())
+    assert cli.parse(["train", "--config", str(file)]).data == "\N{SNOWMAN}"
+    file.write_bytes(text.encode("utf-16"))
+    assert main(["train", "--config", str(file)]) == 2
+    assert f"fastcnn train: {file}: 'utf-8' codec" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "name, text, message",
     [

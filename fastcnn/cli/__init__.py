@@ -65,7 +65,9 @@ def parse(argv):
 
 def parser():
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(prog="fastcnn", description="NumPy convolutional nets with compiled kernels.")
+    parser = argparse.ArgumentParser(
+        prog="fastcnn", description="NumPy convolutional nets with compiled kernels.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"fastcnn {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

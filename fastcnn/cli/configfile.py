@@ -8,6 +8,8 @@ import io
 import json
 import pathlib
 
+_OF_ONE_RUN = ("out", "resume", "weights")  # options in a run's config.json that are none of a run like it
+
 
 def expanded(argv, make_parser):
     """The arguments, with those of the file that ``--config FILE`` names put before the others, which thus win.
@@ -62,10 +64,10 @@ def _actions(parser, argv):
 
 
 def read(file):
-    """The contents of a .toml, .yaml or .json file, a dict; of the config.json of a run, its options."""
+    """The contents of a .toml, .yaml or .json file, a dict; of the config.json of a run, the options for a like one."""
     path = pathlib.Path(file)
-    text = path.read_text()
     try:
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".toml":
             found = _library("tomllib", "tomli").loads(text)
         elif path.suffix in (".yaml", ".yml"):
@@ -78,7 +80,9 @@ def read(file):
         raise ValueError(f"{file}: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file}: expected names with values, got {type(found).__name__}")
-    return found.get("options", found) if path.suffix == ".json" else found
+    if path.suffix == ".json" and isinstance(found.get("options"), dict):
+        return {name: value for name, value in found["options"].items() if name not in _OF_ONE_RUN}
+    return found
 
 
 def _yaml(text):

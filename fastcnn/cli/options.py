@@ -16,7 +16,7 @@ PREPROCESSING = (
 
 def add_command(commands, name, run, text):
     """A new command of this name, which `run` runs."""
-    command = commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter)
+    command = commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter, allow_abbrev=False)
     command.set_defaults(run=run)
     return command
 

@@ -11,6 +11,7 @@ import numpy as np
 
 import fastcnn
 from fastcnn import data, nn
+from fastcnn.layers import checks
 from fastcnn.train import files, recipe
 from fastcnn.train.beginning import beginning
 from fastcnn.train.callback import Callback
@@ -75,6 +76,10 @@ def resume(folder, given, defaults):
 def _go_on(folder, given, defaults):
     config = read_config(folder)
     options = defaults | config["options"]
+    for name, value in config["options"].items():
+        kind = {float: int | float}.get(type(defaults.get(name)), type(defaults.get(name)))
+        if kind is not type(None) and not isinstance(value, kind | None):
+            raise ValueError(f"{folder}: config.json has {value!r} for the option {name!r}")
     if options["find_lr"]:
         raise ValueError(f"{folder}: a range test is not resumed; begin it anew")
     for name, value in given.items():
@@ -261,7 +266,8 @@ def _prepare(arguments, folder=None):
     learned_stages = start.learned_stages(net)
     if learned_stages is not None:
         nn.freeze_all_but_top(net, learned_stages(0))
-    arguments.lr = recipe.RATES[arguments.optimizer] if arguments.lr is None else arguments.lr
+    rate = recipe.RATES[checks.choice("--optimizer", arguments.optimizer, tuple(recipe.RATES))]
+    arguments.lr = rate if arguments.lr is None else arguments.lr
     optimizer = recipe.optimizer(
         arguments.optimizer, nn.FlatParameters(net), arguments.lr, arguments.momentum, not arguments.no_decay_vectors,
         start.groups(net), weight_decay=arguments.weight_decay, l1=arguments.l1, clip_norm=arguments.clip_norm,

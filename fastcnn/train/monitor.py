@@ -80,7 +80,7 @@ class Monitor(Callback):
         self._record["weights"] = list(weight_statistics(trainer.net, self._before))
         self.records.append(self._record)
         if self.file is not None:
-            with open(self.file, "a") as file:
+            with open(self.file, "a", encoding="utf-8") as file:
                 file.write(_line(self._record))
         self._record, self._before = None, {}
 
@@ -101,7 +101,7 @@ def read_records(path):
     """
     path = pathlib.Path(path)
     path = path / Monitor.FILE if path.is_dir() else path
-    complete = path.read_text().splitlines(keepends=True) if path.exists() else []
+    complete = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     if complete and not complete[-1].endswith("\n"):
         complete.pop()
     try:

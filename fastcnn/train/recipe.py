@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from fastcnn import data, nn, optim
+from fastcnn.layers import checks
 
 RATES = {"sgd": 0.01, "momentum": 0.01, "nesterov": 0.01, "adagrad": 0.01, "rmsprop": 1e-3, "adam": 1e-3, "adamw": 1e-3}
 MOMENTUM = 0.9  # of those that have one
@@ -117,7 +118,8 @@ def optimizer(name, parameters, lr, momentum=None, decay_vectors=True, groups=()
 
 def schedule(name, epochs, warm_up=0.0):
     """The schedule of this name, of the progress, over what a warm-up of so many epochs leaves of training."""
-    chosen, share = optim.SCHEDULES[name], warm_up / epochs
+    chosen = optim.SCHEDULES[checks.choice("--schedule", name, tuple(optim.SCHEDULES))]
+    share = warm_up / epochs
     if not 0 <= share < 1:
         raise ValueError(f"--warm-up: expected fewer than the {epochs} epochs, got {warm_up:g}")
     return optim.schedules.WarmUp(share, optim.schedules.Scaled(chosen, 1 / (1 - share))) if share else chosen

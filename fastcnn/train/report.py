@@ -111,7 +111,11 @@ def _read(sources):
         first = None
     settings = sources.classes, first, sources.options.get("epochs"), sources.evaluated_on, sources.loss
     error = sources.path / "error.txt"
-    ended = [reading.Statement("error", reading.WARNING, error.read_text().strip())] if error.exists() else []
+    ended = (
+        [reading.Statement("error", reading.WARNING, error.read_text(encoding="utf-8").strip())]
+        if error.exists()
+        else []
+    )
     return ended + reading.read(sources.metrics, *settings) + reading.read_layers(sources.records)
 
 

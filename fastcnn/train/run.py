@@ -15,6 +15,13 @@ from fastcnn.train.loop import EpochMetrics
 from fastcnn.train.range_test import RangeTest
 
 _PREPROCESS = "preprocess."  # begins the names of what is stored beside a net's weights
+_NEEDED = {  # of config.json, by whoever goes by it
+    "fastcnn": str,
+    "net": {"name": str, "options": dict},
+    "preprocess": {"name": str},
+    "dataset": {"path": str | None, "classes": list, "image_shape": list, "digest": str},
+    "options": {"epochs": int, "seed": int, "find_lr": bool},
+}
 
 
 class RunFolder:
@@ -176,17 +183,12 @@ def load_run(path):
     if dtypes not in ({"float32"}, {"float64"}):
         raise ValueError(f"{file}: expected weights of one dtype, float32 or float64")
     dtype = np.dtype(dtypes.pop())
+    shape, class_names = (tuple(config["dataset"][name]) for name in ("image_shape", "classes"))
+    network = {name: config["net"].get(name) for name in ("name", "options", "head")}
     try:
-        described, kind = config["dataset"], config["preprocess"]["name"]
-        shape, class_names = tuple(described["image_shape"]), tuple(described["classes"])
-        network = {name: config["net"][name] for name in ("name", "options")} | {"head": config["net"].get("head")}
-        seed = config["options"].get("seed", 0)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path / 'config.json'}: {error} is missing, or not what it should be") from error
-    try:
-        net = recipe.build(shape, len(class_names), seed, dtype.type, **network).eval()
+        net = recipe.build(shape, len(class_names), config["options"]["seed"], dtype.type, **network).eval()
         net.load_state_dict(tensors)
-        preprocess = preprocessing(kind).from_state(state)
+        preprocess = preprocessing(config["preprocess"]["name"]).from_state(state)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: config.json and {file.name} do not belong together: {error}") from error
     return Run(path, config, net, preprocess, class_names, shape, dtype, read_metrics(path))
@@ -213,24 +215,38 @@ def kept_weights(path):
 
 
 def read_config(path):
-    """The settings of the run in a folder; FileNotFoundError if there is none, ValueError if they are damaged."""
+    """The settings of the run in a folder, a dict with all of `_NEEDED`.
+
+    FileNotFoundError if there is none, ValueError if they are damaged.
+    """
     file = pathlib.Path(path) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{path}: there is no run in this folder (no config.json)")
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file}: damaged ({error})") from error
     if not isinstance(config, dict):
         raise ValueError(f"{file}: damaged (it holds no settings)")
+    _check_settings(file, config, _NEEDED)
     return config
+
+
+def _check_settings(file, found, needed, within=""):
+    for name, kind in needed.items():
+        if name not in found:
+            raise ValueError(f"{file}: {within + name!r} is missing")
+        parts = kind if isinstance(kind, dict) else {}
+        if not isinstance(found[name], dict if parts else kind):
+            raise ValueError(f"{file}: {within + name!r} cannot be {found[name]!r}")
+        _check_settings(file, found[name], parts, f"{within}{name}.")
 
 
 def read_metrics(path):
     """The `EpochMetrics` of the run in a folder, a list; ValueError if they are damaged."""
     file = pathlib.Path(path) / "metrics.jsonl"
     try:
-        lines = file.read_text().splitlines() if file.exists() else []
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         return [EpochMetrics(**json.loads(line)) for line in lines]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: damaged ({error})") from error
@@ -242,7 +258,7 @@ def read_range_test(path):
     if not file.is_file():
         raise FileNotFoundError(f"{path}: there is no range test in this folder (no rates.json)")
     try:
-        return RangeTest(**json.loads(file.read_text()))
+        return RangeTest(**json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: damaged ({error})") from error
 
