@@ -378,7 +378,7 @@ def test_fine_tuning_and_prediction_on_the_gpu(run_python, tmp_path):
             assert all(np.array_equal(ours[name], theirs[name]) for name in ours if name[0] in "01")
             assert not np.array_equal(ours["3.weight"], theirs["3.weight"])
             found = json.loads(run("evaluate", folder / "cpu", "--checkpoints", "2", "--backend", backend, "--json"))
-            losses[backend] = [row["loss"] for row in found]
+            losses[backend] = [row["cross_entropy"] for row in found]
         assert len(losses["cpu"]) == 4 and np.allclose(losses["cpu"], losses["cuda"], rtol=1e-4)
         ours, theirs = (load_run(folder / backend).net.state_dict() for backend in ("cpu", "cuda"))
         assert all(np.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-5) for name in ours)

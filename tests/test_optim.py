@@ -165,6 +165,7 @@ def test_groups_may_have_limits_of_their_own():
     assert_allclose(optimizer.parameters.data, w - np.clip(dw, -limits, limits), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "name, theirs, options",
     [
@@ -175,7 +176,7 @@ def test_groups_may_have_limits_of_their_own():
 )
 def test_clipping_is_pytorchs(name, theirs, options):
     """clip_grad_norm_, then clip_grad_value_, then the step."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="PyTorch is the other side of this comparison")
     mine = getattr(optim, name)(Flat(), 0.05, clip_norm=30.0, clip_value=0.3, **options)
     parameter = torch.nn.Parameter(torch.from_numpy(mine.parameters.data.copy()))
     peer = getattr(torch.optim, theirs)([parameter], 0.05, **options)
